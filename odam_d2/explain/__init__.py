@@ -1,0 +1,15 @@
+"""From a trace to heat maps; needs torch alone."""
+
+from odam_d2.explain.odam import METHODS, SMOOTHINGS, GradientExplainer, combine, explain
+from odam_d2.explain.targets import TARGETS, check_targets, target_output
+
+__all__ = [
+    "METHODS",
+    "SMOOTHINGS",
+    "TARGETS",
+    "GradientExplainer",
+    "check_targets",
+    "combine",
+    "explain",
+    "target_output",
+]

@@ -1,0 +1,160 @@
+"""Tracing of dense detectors: which level and which location each detection comes from, and its outputs with graph.
+
+Shapes: D detections, A anchors per location, K classes, R = sum of Hl*Wl*A over the levels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from odam_d2.modeling.tracing import (
+    Keep,
+    check_layers,
+    inference_with_graph,
+    leaf_features,
+    stage_names,
+    take_fields,
+)
+from odam_d2.structures import Trace
+
+# Fields that ride on Detectron2's Instances through top-k, NMS and post-processing while a detector is traced.
+_SOURCE_FIELDS = ("source_level", "source_index", "network_boxes")
+
+
+class DenseTracing(DenseDetector):
+    """Mixin for :class:`DenseDetector` subclasses whose detections can be explained.
+
+    Subclasses say how the head's outputs become a score (:meth:`class_scores`) and how many values each output has
+    at an anchor (:meth:`output_sizes`). Untraced, every method is Detectron2's own.
+    """
+
+    _recording = False
+
+    def output_sizes(self) -> list[int]:
+        """Values per anchor of each of the head's outputs; class logits first, box deltas second."""
+        return [self.num_classes, 4]
+
+    def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """What the detector ranks by.
+
+        Args:
+            logits: class logit of each detection, (D,).
+            others: the head's outputs after the box deltas, at the same locations, each (D,values).
+
+        Returns:
+            (D,).
+        """
+        return logits.sigmoid()
+
+    def _decode_multi_level_predictions(self, anchors, pred_scores, pred_deltas, score_thresh, topk, image_size):
+        """Overrides Detectron2's to note level and flat index of every candidate while tracing."""
+        pred = super()._decode_multi_level_predictions(
+            anchors, pred_scores, pred_deltas, score_thresh, topk, image_size
+        )
+        if self._recording:
+            # The same filter and top-k on the same scores as in `_decode_per_level_predictions`, for the indices.
+            sources = []
+            for level, scores in enumerate(pred_scores):
+                candidates = (scores > score_thresh).nonzero()
+                best = scores[scores > score_thresh].topk(min(len(candidates), topk)).indices
+                index = candidates[best, 0]
+                sources.append(torch.stack([torch.full_like(index, level), index], dim=1))
+            pred.source_level, pred.source_index = torch.cat(sources).unbind(1)
+        return pred
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers this detector can be explained at."""
+        return [*stage_names(self.backbone), "fpn"]
+
+    def trace(
+        self, batched_input: dict, layers: Sequence[str] = ("fpn",), keep: Keep | None = None
+    ) -> tuple[Instances, Trace]:
+        """Detect objects in one image and remember what explaining them needs.
+
+        Args:
+            batched_input: ``image`` (3,h,w), ``height``, ``width`` as Detectron2's models take them.
+            layers: layers to explain at, ``fpn`` and bottom-up stages such as ``res4``.
+            keep: picks the detections to trace; default all.
+
+        Returns:
+            the detections as the model itself returns them, and their trace.
+
+        Raises:
+            ValueError: unknown layer.
+        """
+        check_layers(layers, self.layers)
+        with inference_with_graph(self):
+            images = self.preprocess_image([batched_input])
+            features, stages, strides = leaf_features(self.backbone, images.tensor, layers)
+            pyramid = [features[f] for f in self.head_in_features]
+            predictions = self.head(pyramid)
+            instances = self._detect(batched_input, images, pyramid, predictions)
+            if keep is not None:
+                instances = instances[keep(instances)]
+            sources = take_fields(instances, _SOURCE_FIELDS)
+            trace = Trace(
+                boxes=sources["network_boxes"],
+                scores=instances.scores,
+                classes=instances.pred_classes,
+                outputs=self._outputs(predictions, pyramid, instances.pred_classes, sources),
+                features={**{f: features[f] for f in self.head_in_features}, **stages},
+                strides=strides,
+                levels=[self.head_in_features[i] for i in sources["source_level"].tolist()],
+                index=sources["source_index"],
+                image_size=images.image_sizes[0],
+                padded_size=tuple(images.tensor.shape[-2:]),
+                output_size=instances.image_size,
+            )
+        return instances, trace
+
+    @torch.no_grad()
+    def _detect(self, batched_input, images, pyramid, predictions) -> Instances:
+        """Detectron2's inference on a copy of the outputs, which it overwrites, with bookkeeping fields."""
+        copies = [[x.detach().clone() for x in output] for output in predictions]
+        self._recording = True
+        try:
+            (result,) = self.forward_inference(images, pyramid, copies)
+        finally:
+            self._recording = False
+        result.network_boxes = result.pred_boxes.tensor.clone()
+        height, width = images.image_sizes[0]
+        return detector_postprocess(result, batched_input.get("height", height), batched_input.get("width", width))
+
+    def _outputs(self, predictions, pyramid, classes: Tensor, sources: dict) -> dict[str, Tensor]:
+        """Differentiable outputs of the detections, each (D,)."""
+        per_level = list(zip(*self._transpose_dense_predictions(predictions, self.output_sizes())))
+        anchors = Boxes.cat(self.anchor_generator(pyramid)).tensor
+        starts = [0]
+        for level in per_level:
+            starts.append(starts[-1] + level[0].shape[1])
+        levels, index = sources["source_level"].tolist(), sources["source_index"].tolist()
+        # One row at a time: the graph of a detection must not touch the levels it does not come from.
+        rows = [[output[0, i] for output in per_level[level]] for level, i in zip(levels, index)]
+        if not rows:
+            rows = [[output[0, 0] for output in per_level[0]]]
+            return {name: x[:0] for name, x in self._named_outputs(rows, anchors[:1], classes.new_zeros(1)).items()}
+        place = [starts[level] + i for level, i in zip(levels, index)]
+        return self._named_outputs(rows, anchors[place], classes)
+
+    def _named_outputs(self, rows: list[list[Tensor]], anchors: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        logits, deltas, *others = (torch.stack(values) for values in zip(*rows))
+        logit = logits.gather(1, classes[:, None])[:, 0]
+        sides = self.box2box_transform.apply_deltas(deltas, anchors)
+        return name_outputs(self.class_scores(logit, others), logit, sides)
+
+
+def name_outputs(score: Tensor, logit: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """The outputs a target can name, sides signed outwards.
+
+    Args:
+        score: (D,).
+        logit: (D,).
+        boxes: decoded and unclipped, (D,4).
+    """
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return {"class_score": score, "class_logit": logit, "x1": -x1, "y1": -y1, "x2": x2, "y2": y2}

@@ -1,0 +1,57 @@
+"""FCOS that remembers where each detection came from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+from torch import Tensor
+
+from odam_d2.modeling.dense import DenseTracing
+
+
+@META_ARCH_REGISTRY.register()
+class ODAMFCOS(DenseTracing, FCOS):
+    """Detectron2's :class:`FCOS` with :meth:`trace` and yaml keys (``MODEL.FCOS``); same parameters and detections."""
+
+    @configurable
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translate ``MODEL.FCOS`` into constructor arguments."""
+        fcos = cfg.MODEL.FCOS
+        backbone = build_backbone(cfg)
+        shapes = [backbone.output_shape()[f] for f in fcos.IN_FEATURES]
+        return {
+            "backbone": backbone,
+            "head": FCOSHead(
+                input_shape=shapes,
+                num_classes=fcos.NUM_CLASSES,
+                conv_dims=[shapes[0].channels] * fcos.NUM_CONVS,
+                prior_prob=fcos.PRIOR_PROB,
+                norm=fcos.NORM,
+            ),
+            "head_in_features": fcos.IN_FEATURES,
+            "num_classes": fcos.NUM_CLASSES,
+            "center_sampling_radius": fcos.CENTER_SAMPLING_RADIUS,
+            "focal_loss_alpha": fcos.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": fcos.FOCAL_LOSS_GAMMA,
+            "test_score_thresh": fcos.SCORE_THRESH_TEST,
+            "test_topk_candidates": fcos.TOPK_CANDIDATES_TEST,
+            "test_nms_thresh": fcos.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def output_sizes(self) -> list[int]:
+        """Class logits, box distances and centerness of each anchor point."""
+        return [self.num_classes, 4, 1]
+
+    def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """sqrt(class probability * centerness), (D,)."""
+        (centerness,) = others
+        return (logits.sigmoid() * centerness[:, 0].sigmoid()).sqrt()

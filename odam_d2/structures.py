@@ -1,0 +1,266 @@
+"""What a detector remembers (:class:`Trace`) and what an explanation is (:class:`HeatMaps`).
+
+Shapes: D detections, C channels, (Hl,Wl) level or layer, P side of a pooled region, (H,W) padded network input,
+(h,w) network input before padding, (ho,wo) image as the user sees it. Boxes are XYXY in network-input pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Size = tuple[int, int]
+# (maps (n,P,P), boxes (n,4), height, width) -> (n,height,width): puts region maps back at their boxes.
+Paste = Callable[[Tensor, Tensor, int, int], Tensor]
+
+# Standard deviation of the size-adapted Gaussian, as a fraction of the detection's box side along each axis.
+SMOOTHING_FRACTION = 0.1
+# Image maps are made for this many elements at a time, so that a 12-megapixel image stays affordable.
+CHUNK_ELEMENTS = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class RoIs:
+    """The pooled regions behind the detections of a two-stage detector, one row a detection.
+
+    Args:
+        features: one (D,C,P,P) tensor for each stage of the box head, with graph; the last is the layer ``roi_pool``.
+        boxes: the regions the last stage pooled, (D,4).
+        paste: puts maps of regions back into an image; Detectron2's own mask-pasting operator.
+    """
+
+    features: tuple[Tensor, ...]
+    boxes: Tensor
+    paste: Paste
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Everything an explanation needs of one image, with the autograd graph from features to outputs.
+
+    Args:
+        boxes: detected boxes, (D,4), clipped to the image as the detector returns them.
+        scores: detection scores, (D,), descending.
+        classes: class indices, (D,) int64.
+        outputs: differentiable outputs by name, each (D,): ``class_score``, ``class_logit`` and the decoded,
+            unclipped sides ``x1 y1 x2 y2`` in pixels, signed outwards (-x1, -y1, +x2, +y2).
+        features: feature map by name, each (1,C,Hl,Wl), with graph: the maps the head reads (``p3`` ...) and the
+            bottom-up stages (``res3`` ...) that were asked for.
+        strides: network-input pixels per cell of every feature map.
+        levels: for each detection the name of the feature map it comes from.
+        index: for each detection its flat position ``(y * Wl + x) * A + a`` in that level, or its proposal, (D,).
+        image_size: (h,w).
+        padded_size: (H,W).
+        output_size: (ho,wo).
+        rois: the pooled regions of a two-stage detector.
+
+    Raises:
+        ValueError: the parts disagree on the number of detections.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    outputs: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]
+    strides: Mapping[str, int]
+    levels: Sequence[str]
+    index: Tensor
+    image_size: Size
+    padded_size: Size
+    output_size: Size
+    rois: RoIs | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {"boxes": len(self.boxes), "scores": len(self.scores), "classes": len(self.classes)}
+        lengths |= {"levels": len(self.levels), "index": len(self.index)}
+        lengths |= {name: len(output) for name, output in self.outputs.items()}
+        if self.rois is not None:
+            lengths["rois"] = len(self.rois.boxes)
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the parts of a trace differ in their number of detections: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers this trace can be explained at."""
+        stages = sorted(name for name in self.features if name.startswith("res"))
+        return (*stages, "fpn", *(("roi_pool",) if self.rois is not None else ()))
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Maps that share one sampling grid.
+
+    Args:
+        maps: (n,gh,gw), non-negative.
+        rows: which detections they belong to, (n,) int64.
+        stride: network-input pixels per cell; cell (i,j) covers pixels [j*stride, (j+1)*stride) of row [i*stride, ...).
+            None when the grid spans a region instead.
+        boxes: the regions that the maps span, (n,4), where ``stride`` is None.
+    """
+
+    maps: Tensor
+    rows: Tensor
+    stride: int | None = None
+    boxes: Tensor | None = None
+
+
+def normalize_maps(maps: Tensor) -> Tensor:
+    """Scale each map by its maximum into [0,1]; an all-zero map stays all zero.
+
+    Args:
+        maps: (n,gh,gw), non-negative.
+    """
+    peak = maps.flatten(1).amax(1) if maps.numel() else maps.new_zeros(len(maps))
+    return maps / torch.where(peak > 0, peak, torch.ones_like(peak))[:, None, None]
+
+
+def gaussian_blur(maps: Tensor, sigma: Tensor) -> Tensor:
+    """Separable Gaussian convolution with zeros outside the grid, each map with its own width.
+
+    Args:
+        maps: (n,gh,gw).
+        sigma: standard deviations (sigma_y, sigma_x) in cells, (n,2); 0 leaves that axis as it is.
+    """
+    for axis in (1, 2):
+        cells = torch.arange(maps.shape[axis], device=maps.device, dtype=maps.dtype)
+        width = sigma[:, axis - 1].to(maps)[:, None, None]
+        distance = (cells[:, None] - cells[None, :])[None]
+        # The kernel is normalised over the infinite grid: what leaves the grid is lost, nothing is reflected.
+        reach = torch.arange(-maps.shape[axis], maps.shape[axis] + 1, device=maps.device, dtype=maps.dtype)
+        safe = width.clamp(min=1e-3)
+        kernel = torch.exp(-0.5 * (distance / safe) ** 2)
+        kernel = kernel / torch.exp(-0.5 * (reach / safe) ** 2).sum(-1, keepdim=True)
+        maps = kernel @ maps if axis == 1 else maps @ kernel
+    return maps
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMaps:
+    """One non-negative heat map for each detection, registered to the image.
+
+    Detections come from feature maps of different strides; each map is kept on its own grid (``grids``) so that it is
+    interpolated only once, on its way to the image.
+
+    Args:
+        grids: the maps, every detection in exactly one grid.
+        boxes: (D,4), network-input pixels.
+        image_size: (h,w).
+        padded_size: (H,W).
+        output_size: (ho,wo).
+        paste: needed where grids span regions.
+    """
+
+    grids: tuple[Grid, ...]
+    boxes: Tensor
+    image_size: Size
+    padded_size: Size
+    output_size: Size
+    paste: Paste | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def stride(self) -> int:
+        """Network-input pixels per cell of :attr:`maps`: the finest stride among the grids, 4 for region grids."""
+        return min((g.stride or 4 for g in self.grids), default=4)
+
+    @property
+    def maps(self) -> Tensor:
+        """The maps on one grid of :attr:`stride` over the padded input, (D,h',w')."""
+        cells = tuple(-(-side // self.stride) for side in self.padded_size)
+        extent = tuple(c * self.stride for c in cells)
+        return self._sample(cells, extent)
+
+    def to_image(self, size: Size | None = None, rows: Sequence[int] | None = None) -> Tensor:
+        """The maps at image pixels: padding cropped, bilinear, pixel centres at half-integers.
+
+        Args:
+            size: (height, width) to sample the image at; default ``output_size``.
+            rows: only these detections; default all.
+
+        Returns:
+            (D,height,width) float32.
+        """
+        return self._sample(size or self.output_size, self.image_size, rows)
+
+    def normalize(self) -> "HeatMaps":
+        """Each map scaled into [0,1] by its maximum."""
+        return self._map(lambda grid: normalize_maps(grid.maps))
+
+    def smooth(self, fraction: float = SMOOTHING_FRACTION) -> "HeatMaps":
+        """Each map convolved with a Gaussian adapted to its detection.
+
+        Args:
+            fraction: standard deviation along an axis as a fraction of the box's side along it.
+        """
+
+        def blur(grid: Grid) -> Tensor:
+            sides = box_sides_in_cells(self.boxes[grid.rows], grid.maps.shape[1:], grid.stride, grid.boxes)
+            return gaussian_blur(grid.maps, fraction * sides)
+
+        return self._map(blur)
+
+    def _map(self, function: Callable[[Grid], Tensor]) -> "HeatMaps":
+        return replace(self, grids=tuple(replace(g, maps=function(g)) for g in self.grids))
+
+    def _sample(self, size: Size, extent: tuple[int, ...], rows: Sequence[int] | None = None) -> Tensor:
+        """Sample the window [0,extent) of the network input, in pixels, at ``size`` points.
+
+        Rows not asked for are left out.
+        """
+        wanted = range(len(self)) if rows is None else rows
+        position = {row: i for i, row in enumerate(wanted)}
+        out = self.boxes.new_zeros((len(position), *size))
+        for grid in self.grids:
+            kept = [i for i, row in enumerate(grid.rows.tolist()) if row in position]
+            step = max(1, CHUNK_ELEMENTS // max(1, size[0] * size[1]))
+            for start in range(0, len(kept), step):
+                chosen = kept[start : start + step]
+                places = [position[row] for row in grid.rows[chosen].tolist()]
+                out[places] = _sample_grid(grid, chosen, size, extent, self.paste)
+        return out
+
+
+def box_sides_in_cells(
+    boxes: Tensor, shape: Sequence[int], stride: int | None = None, regions: Tensor | None = None
+) -> Tensor:
+    """Heights and widths of boxes, in cells of the grid their maps lie on.
+
+    Args:
+        boxes: (n,4).
+        shape: (gh,gw) of the grid.
+        stride: network-input pixels per cell, or None where each grid spans a region.
+        regions: those regions, (n,4).
+
+    Returns:
+        (n,2).
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).flip(1)
+    if stride is not None:
+        return sides / stride
+    region_sides = (regions[:, 2:] - regions[:, :2]).flip(1).clamp(min=1e-6)
+    return sides / region_sides * sides.new_tensor(shape)
+
+
+def _sample_grid(grid: Grid, chosen: list[int], size: Size, extent: tuple[int, ...], paste: Paste | None) -> Tensor:
+    maps = grid.maps[chosen].float()
+    if grid.boxes is not None:
+        if paste is None:
+            raise ValueError("heat maps of pooled regions need a paste operator to reach the image")
+        scale = maps.new_tensor([size[1] / extent[1], size[0] / extent[0]] * 2)
+        return paste(maps, grid.boxes[chosen] * scale, *size)
+    # grid_sample's [-1,1] spans the grid from edge to edge when align_corners is False.
+    y = (torch.arange(size[0], device=maps.device) + 0.5) * (extent[0] / size[0] / grid.stride)
+    x = (torch.arange(size[1], device=maps.device) + 0.5) * (extent[1] / size[1] / grid.stride)
+    points = torch.stack(
+        torch.meshgrid(2 * x / maps.shape[2] - 1, 2 * y / maps.shape[1] - 1, indexing="xy"), dim=-1
+    )
+    sampled = F.grid_sample(maps[None], points[None], mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[0]

@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector of odam_d2: Detectron2's ``train_net.py`` with odam_d2's models and keys."""
+
+import argparse
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+
+import odam_d2.modeling  # noqa: F401  registers the models
+from odam_d2.config import add_odam_config
+from odam_d2.data.coco_mini import register_coco_mini
+from odam_d2.engine import ODAMTrainer
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of this run."""
+    cfg = get_cfg()
+    add_odam_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args: argparse.Namespace) -> dict:
+    """One process of the run."""
+    cfg = setup(args)
+    register_coco_mini()
+    if not args.eval_only:
+        trainer = ODAMTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    model = ODAMTrainer.build_model(cfg)
+    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = ODAMTrainer.test(cfg, model)
+    verify_results(cfg, results)
+    return results
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser().parse_args()
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
