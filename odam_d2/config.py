@@ -1,6 +1,44 @@
 """Every configuration key that odam_d2 adds to Detectron2's defaults, with its meaning."""
 
-from detectron2.config import CfgNode
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+
+def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
+    """Detectron2's defaults, odam_d2's keys, a yaml file and ``KEY VALUE`` pairs, in this order.
+
+    Args:
+        config_file: path of a yaml file.
+        opts: ``KEY VALUE KEY VALUE ...``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key that does not exist, a value of the wrong type, or a file that is not yaml.
+    """
+    cfg = get_cfg()
+    add_odam_config(cfg)
+    if not Path(config_file).is_file():
+        raise FileNotFoundError(f"there is no config file {config_file}")
+    try:
+        # The loader must not run code from a yaml file.
+        cfg.merge_from_file(config_file, allow_unsafe=False)
+    except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
+        raise ValueError(f"config file {config_file} cannot be used: {_sentence(error)}") from error
+    if len(opts) % 2:
+        raise ValueError(f"options come in KEY VALUE pairs, but {len(opts)} words were given: {' '.join(opts)}")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"option cannot be used: {_sentence(error)}") from error
+    return cfg
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
 def add_odam_config(cfg: CfgNode) -> None:
@@ -9,6 +47,10 @@ def add_odam_config(cfg: CfgNode) -> None:
     Args:
         cfg: the node that ``detectron2.config.get_cfg()`` returned.
     """
+    if not torch.cuda.is_available():
+        # Detectron2's default is "cuda" whatever the machine has.
+        cfg.MODEL.DEVICE = "cpu"
+
     # ---- FCOS. Detectron2 has the model but no yaml keys for it; the names follow MODEL.RETINANET.
     cfg.MODEL.FCOS = CfgNode()
     cfg.MODEL.FCOS.NUM_CLASSES = 80
@@ -37,6 +79,13 @@ def add_odam_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.TOP_BLOCK = "p6p7"
 
     cfg.ODAM = CfgNode()
+    # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its
+    # figures, with a width adapted to each object.
+    cfg.ODAM.EXPLAIN = CfgNode()
+    cfg.ODAM.EXPLAIN.SMOOTHING = "none"
+    # scripts/explain.py explains detections that score at least this much, and at most so many an image.
+    cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
+    cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10
     # ---- Training a detector on few images: augmentation beyond Detectron2's defaults. Off unless CROP_SIZE > 0.
     cfg.ODAM.INPUT = CfgNode()
     # Side in pixels of the square training crop (padded where the image is smaller).

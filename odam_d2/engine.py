@@ -7,11 +7,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
 from odam_d2.data.augmentation import MosaicMapper
+from odam_d2.evaluation.evaluators import BoxEvaluator
 
 OPTIMIZERS = ("SGD", "ADAMW")
 
@@ -64,6 +65,6 @@ class ODAMTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-        """Box AP as COCO defines it."""
+        """Box AP as COCO defines it, and AP50 of every class."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=folder)
+        return BoxEvaluator(dataset_name, tasks=("bbox",), output_dir=folder)

@@ -1,7 +1,7 @@
 """Gradients of one output per detection with respect to a feature layer; the only caller of ``torch.autograd.grad``.
 
-Only what lies between the output and the layer is run backward: the head for ``fpn`` and ``roi_pool``, head and FPN
-for ``res3`` to ``res5``. The graph and the model's ``.grad`` fields are left as they were.
+Only what lies between the output and the layer is run backward: the head for ``fpn`` and ``roi_pool``; head, FPN and the
+stages above for ``res3`` to ``res5``. The graph and the model's ``.grad`` fields are left as they were.
 
 Shapes: D detections, C channels, (Hl,Wl) level or layer, P side of a pooled region.
 """
@@ -39,7 +39,7 @@ def detection_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tu
 
     Yields:
         (gradient, activation A), both (C,Hl,Wl), or (C,P,P) for ``roi_pool``. An output that does not depend on the
-        layer (a P5 detection and res3, say) has gradient zero.
+        layer has gradient zero.
 
     Raises:
         ValueError: unknown layer, or an output without a graph.
@@ -56,9 +56,10 @@ def detection_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tu
 
 
 def _dense_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
+    one = torch.eye(len(trace), dtype=output.dtype, device=output.device)
     for row in range(len(trace)):
         level = trace.features[trace.levels[row]]
-        gradient = _grad([output[row]], level)
+        gradient = _grad([output], level, [one[row]])
         if layer == "fpn":
             yield gradient[0], level[0].detach()
         else:
@@ -69,7 +70,7 @@ def _dense_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple
 
 def _region_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
     # Rows of a box head are independent, so one backward pass of the sum gives every row's own gradient.
-    pooled = [_grad([output.sum()], features) for features in trace.rois.features]
+    pooled = [_grad([output], features, [torch.ones_like(output)]) for features in trace.rois.features]
     for row in range(len(trace)):
         if layer == "roi_pool":
             yield pooled[-1][row], trace.rois.features[-1][row].detach()
@@ -81,8 +82,8 @@ def _region_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tupl
         yield _grad(trace.rois.features, feature, only)[0], feature[0].detach()
 
 
-def _grad(outputs: Sequence[Tensor], source: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-    """d(sum of weighted outputs)/d(source); zero where they are not connected."""
+def _grad(outputs: Sequence[Tensor], source: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """d(sum of weighted outputs)/d(source); zero where they are not connected. Works under ``no_grad`` too."""
     (gradient,) = torch.autograd.grad(
         outputs, source, grad_outputs=weights, retain_graph=True, allow_unused=True, materialize_grads=True
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor
 
 from odam_d2.modeling.tracing import (
@@ -121,30 +121,28 @@ class DenseTracing(DenseDetector):
             (result,) = self.forward_inference(images, pyramid, copies)
         finally:
             self._recording = False
-        result.network_boxes = result.pred_boxes.tensor.clone()
         height, width = images.image_sizes[0]
+        boxes = result.pred_boxes.clone()
+        # Dense detectors clip only when they scale to the output size.
+        boxes.clip((height, width))
+        result.network_boxes = boxes.tensor
         return detector_postprocess(result, batched_input.get("height", height), batched_input.get("width", width))
 
     def _outputs(self, predictions, pyramid, classes: Tensor, sources: dict) -> dict[str, Tensor]:
         """Differentiable outputs of the detections, each (D,)."""
-        per_level = list(zip(*self._transpose_dense_predictions(predictions, self.output_sizes())))
-        anchors = Boxes.cat(self.anchor_generator(pyramid)).tensor
-        starts = [0]
-        for level in per_level:
-            starts.append(starts[-1] + level[0].shape[1])
-        levels, index = sources["source_level"].tolist(), sources["source_index"].tolist()
-        # One row at a time: the graph of a detection must not touch the levels it does not come from.
-        rows = [[output[0, i] for output in per_level[level]] for level, i in zip(levels, index)]
-        if not rows:
-            rows = [[output[0, 0] for output in per_level[0]]]
-            return {name: x[:0] for name, x in self._named_outputs(rows, anchors[:1], classes.new_zeros(1)).items()}
-        place = [starts[level] + i for level, i in zip(levels, index)]
-        return self._named_outputs(rows, anchors[place], classes)
+        outputs = self._transpose_dense_predictions(predictions, self.output_sizes())
+        anchors = [a.tensor for a in self.anchor_generator(pyramid)]
+        levels, index = sources["source_level"], sources["source_index"]
+        # Gathered level by level: the graph of a detection must not touch the levels it does not come from.
+        rows = [(levels == level).nonzero()[:, 0] for level in range(len(pyramid))]
+        order = torch.cat(rows).argsort()
 
-    def _named_outputs(self, rows: list[list[Tensor]], anchors: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        logits, deltas, *others = (torch.stack(values) for values in zip(*rows))
+        def gather(per_level: Sequence[Tensor]) -> Tensor:
+            return torch.cat([values[index[r]] for values, r in zip(per_level, rows)])[order]
+
+        logits, deltas, *others = (gather([level[0] for level in output]) for output in outputs)
         logit = logits.gather(1, classes[:, None])[:, 0]
-        sides = self.box2box_transform.apply_deltas(deltas, anchors)
+        sides = self.box2box_transform.apply_deltas(deltas, gather(anchors))
         return name_outputs(self.class_scores(logit, others), logit, sides)
 
 

@@ -109,7 +109,7 @@ class ProposalTracing(nn.Module):
             (probabilities,) = predictor.predict_probs(predictions, place)
             scores.append(probabilities.gather(1, column)[:, 0])
         (boxes,) = predictor.predict_boxes(predictions, place)
-        boxes = boxes.view(len(boxes), -1, 4)
+        boxes = boxes.view(len(boxes), boxes.shape[1] // 4, 4)
         # Class-agnostic regression predicts one box for all classes.
         own = classes if boxes.shape[1] > 1 else torch.zeros_like(classes)
         sides = boxes[torch.arange(len(boxes), device=boxes.device), own]

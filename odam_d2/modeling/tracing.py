@@ -36,17 +36,6 @@ def inference_with_graph(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Replay(nn.Module):
-    """Stands in for a bottom-up network whose stages are already computed."""
-
-    def __init__(self, stages: dict[str, Tensor]):
-        super().__init__()
-        self.stages = stages
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.stages
-
-
 def stage_names(backbone: Backbone) -> list[str]:
     """Names of the backbone's bottom-up stages, fine to coarse; of its outputs where it has no pyramid."""
     bottom_up = getattr(backbone, "bottom_up", None)
@@ -68,7 +57,7 @@ def leaf_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) -> 
     """One forward pass of the backbone that leaves differentiable feature maps behind.
 
     Without bottom-up stages among ``layers`` the backbone's outputs are leaves and nothing below them is recorded;
-    with them, the stages are leaves and the FPN is recorded.
+    with them, the whole backbone is recorded, because a stage acts on the detections through the stages above it too.
 
     Args:
         backbone: the detector's backbone.
@@ -84,16 +73,14 @@ def leaf_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) -> 
         with torch.no_grad():
             outputs = backbone(images)
         return {name: x.detach().requires_grad_() for name, x in outputs.items()}, {}, strides
-    bottom_up = backbone.bottom_up
-    with torch.no_grad():
-        stages = bottom_up(images)
-    stages = {name: x.detach().requires_grad_() for name, x in stages.items()}
-    backbone.bottom_up = _Replay(stages)
+    stages: dict[str, Tensor] = {}
+    hook = backbone.bottom_up.register_forward_hook(lambda module, args, output: stages.update(output))
     try:
-        outputs = backbone(images)
+        # The image requires a gradient so that a graph is recorded even where all weights are frozen.
+        outputs = backbone(images.detach().requires_grad_())
     finally:
-        backbone.bottom_up = bottom_up
-    strides |= {name: shape.stride for name, shape in bottom_up.output_shape().items() if name in wanted}
+        hook.remove()
+    strides |= {name: shape.stride for name, shape in backbone.bottom_up.output_shape().items() if name in wanted}
     return outputs, {name: stages[name] for name in wanted}, strides
 
 

@@ -4,22 +4,19 @@
 import argparse
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 
 import odam_d2.modeling  # noqa: F401  registers the models
-from odam_d2.config import add_odam_config
+from odam_d2.config import load_config
 from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.engine import ODAMTrainer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The frozen config of this run."""
-    cfg = get_cfg()
-    add_odam_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg

@@ -1,0 +1,1 @@
+"""Metrics, and the evaluators that run them over datasets."""

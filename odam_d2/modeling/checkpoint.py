@@ -1,0 +1,64 @@
+"""Loading weights so that a detector is never explained, or evaluated, with part of it left random."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+# Keys listed in an error message; the rest is counted.
+_SHOWN_KEYS = 4
+
+
+class CompleteCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that refuses weights which do not fill the whole model.
+
+    ``.pth`` files are read with ``weights_only=True``; Detectron2's own ``.pkl`` files are pickles and are trusted as
+    Detectron2 trusts them.
+    """
+
+    def _torch_load(self, f: str) -> Any:
+        return torch.load(f, map_location="cpu", weights_only=True)
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        wrong = [f"{name} is {here} in the file, {model} in the model" for name, here, model in incompatible[2]]
+        missing = [f"{name} is missing" for name in incompatible.missing_keys]
+        if wrong or missing:
+            listed = [*wrong, *missing]
+            more = f" (and {len(listed) - _SHOWN_KEYS} more)" if len(listed) > _SHOWN_KEYS else ""
+            raise ValueError(f"they do not fit this architecture: {'; '.join(listed[:_SHOWN_KEYS])}{more}")
+        return incompatible
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """Fill a whole model from a checkpoint.
+
+    Args:
+        model: the detector.
+        path: a file or anything Detectron2's ``PathManager`` reads (``detectron2://...`` needs a network once).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no path, a file that cannot be read, or weights of another architecture (names the keys).
+    """
+    if not path:
+        raise ValueError("MODEL.WEIGHTS is empty, and a random network has nothing to explain; name a checkpoint")
+    try:
+        CompleteCheckpointer(model).load(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no weights file {path}") from error
+    except (ValueError, OSError, RuntimeError, EOFError, KeyError, AssertionError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:600] or type(error).__name__
+        if isinstance(error, AssertionError) and "not found" in reason:
+            raise FileNotFoundError(f"there is no weights file {path}") from error
+        raise ValueError(f"the weights {path} cannot be used: {reason}") from error
+
+
+def weights_sha256(path: str) -> str:
+    """Hash of a checkpoint file, for manifests."""
+    return hashlib.sha256(Path(PathManager.get_local_path(path)).read_bytes()).hexdigest()

@@ -1,0 +1,31 @@
+"""Tests run from the repository's root, where configs are found."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.chdir(Path(__file__).parent.parent)
+
+
+@pytest.fixture(scope="session")
+def quick_weights(tmp_path_factory):
+    """kind -> a checkpoint of the random network of ``configs/quick/<kind>.yaml``."""
+    from detectron2.modeling import build_model
+    from helpers import small_cfg
+
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(kind: str) -> str:
+        path = folder / f"{kind}.pth"
+        if not path.exists():
+            torch.manual_seed(0)
+            model = build_model(small_cfg(kind))
+            if kind == "fcos":
+                # FCOS cuts negative distances to 0, and a box without a size is no detection.
+                torch.nn.init.constant_(model.head.bbox_pred.bias, 2.0)
+            torch.save({"model": model.state_dict()}, path)
+        return str(path)
+
+    return make

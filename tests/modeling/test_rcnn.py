@@ -1,0 +1,127 @@
+"""Faster R-CNN: traced detections, region gradients, and region maps in the image."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes
+from helpers import random_input, small_cfg
+
+from odam_d2.explain import TARGETS, GradientExplainer, explain
+from odam_d2.explain.gradients import detection_gradients
+
+
+def rcnn(*opts):
+    torch.manual_seed(0)
+    return build_model(small_cfg("faster_rcnn", opts)).eval()
+
+
+def test_traced_detections_are_the_models_own():
+    model, batch = rcnn(), random_input()
+    with torch.no_grad():
+        expected = model([batch])[0]["instances"]
+    instances, trace = model.trace(batch)
+    assert len(expected) > 0
+    for field in ("scores", "pred_classes"):
+        assert torch.equal(instances.get(field), expected.get(field))
+    assert torch.equal(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert set(instances.get_fields()) == set(expected.get_fields())
+    assert torch.allclose(trace.outputs["class_score"], trace.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("agnostic", ["True", "False"])
+def test_outputs_with_graph_equal_the_detections(agnostic):
+    _, trace = rcnn("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic).trace(random_input())
+    sides = torch.stack([trace.outputs[n] for n in ("x1", "y1", "x2", "y2")], dim=1) * torch.tensor([-1, -1, 1, 1])
+    height, width = trace.image_size
+    clipped = sides.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    assert torch.allclose(clipped, trace.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", [("NUM_FC", "1"), ("NUM_CONV", "1", "MODEL.ROI_BOX_HEAD.NORM", "GN")])
+@pytest.mark.parametrize("layer", ["fpn", "roi_pool", "res4"])
+@pytest.mark.parametrize("target", ["class_score", "x2"])
+def test_gradients_equal_those_of_one_region_alone(head, layer, target):
+    model = rcnn(f"MODEL.ROI_BOX_HEAD.{head[0]}", *head[1:], "MODEL.ROI_BOX_HEAD.CONV_DIM", "32")
+    batch = random_input()
+    _, trace = model.trace(batch, (layer,))
+    found = list(detection_gradients(trace, trace.outputs[target], layer))
+    assert len(found) == len(trace) > 1
+    stages = {}
+    hook = model.backbone.bottom_up.register_forward_hook(lambda m, args, output: stages.update(output))
+    features = model.backbone(model.preprocess_image([batch]).tensor)
+    hook.remove()
+    heads = model.roi_heads
+    for d, (gradient, _) in enumerate(found):
+        pooled = heads.box_pooler([features[f] for f in heads.box_in_features], [Boxes(trace.rois.boxes[d : d + 1])])
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+        c = trace.classes[d]
+        if target == "class_score":
+            output = logits.softmax(dim=1)[0, c]
+        else:
+            transform = heads.box_predictor.box2box_transform
+            output = transform.apply_deltas(deltas, trace.rois.boxes[d : d + 1])[0, 4 * c + 2]
+        source = {"fpn": features[trace.levels[d]], "roi_pool": pooled, "res4": stages["res4"]}[layer]
+        (expected,) = torch.autograd.grad(output, source, retain_graph=True, allow_unused=True, materialize_grads=True)
+        assert torch.allclose(gradient, expected[0], atol=1e-5 * expected.abs().max().item() + 1e-9)
+    assert any(g.abs().sum() > 0 for g, _ in found)
+
+
+def test_region_maps_lie_inside_their_regions():
+    _, trace = rcnn().trace(random_input(), ("roi_pool",))
+    maps = GradientExplainer(layer="roi_pool")(trace, "class_score").to_image()
+    ys, xs = torch.arange(100) + 0.5, torch.arange(150) + 0.5
+    for d, (x1, y1, x2, y2) in enumerate(trace.rois.boxes.tolist()):
+        # Bilinear pasting reaches half a region cell beyond the region's edge.
+        dx, dy = (x2 - x1) / 14 + 1, (y2 - y1) / 14 + 1
+        inside = ((ys > y1 - dy) & (ys < y2 + dy))[:, None] & ((xs > x1 - dx) & (xs < x2 + dx))[None]
+        assert maps[d][~inside].abs().sum() == 0
+    assert maps.sum() > 0
+
+
+def test_region_map_is_put_back_at_its_box():
+    # One hot cell, column 5 and row 1 of 7 x 7, in a region 70 x 140 pixels at (20, 10): centred at (75, 40).
+    from odam_d2.modeling.tracing import paste_regions
+    from odam_d2.structures import Grid, HeatMaps
+
+    maps = torch.zeros(1, 7, 7)
+    maps[0, 1, 5] = 1.0
+    box = torch.tensor([[20.0, 10.0, 90.0, 150.0]])
+    for zoom in (1, 2):
+        heat = HeatMaps((Grid(maps, torch.tensor([0]), boxes=box),), box, (160, 100), (160, 128), (160, 100), paste_regions)
+        image = heat.to_image((160 * zoom, 100 * zoom))[0]
+        total = image.sum()
+        y = (image.sum(dim=1) * (torch.arange(160 * zoom) + 0.5)).sum() / total / zoom
+        x = (image.sum(dim=0) * (torch.arange(100 * zoom) + 0.5)).sum() / total / zoom
+        assert x.item() == pytest.approx(75, abs=0.2)
+        assert y.item() == pytest.approx(40, abs=0.2)
+
+
+def test_backbone_runs_once_however_much_is_explained():
+    model = rcnn()
+    calls = []
+    model.backbone.bottom_up.register_forward_hook(lambda *args: calls.append(1))
+    _, trace = model.trace(random_input(), ("res4", "fpn", "roi_pool"))
+    for layer in ("res4", "fpn", "roi_pool"):
+        explain(trace, TARGETS, GradientExplainer(layer=layer))
+    assert len(trace) > 1 and len(calls) == 1
+
+
+def test_no_detections_give_an_empty_trace():
+    model = rcnn("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.0")
+    instances, trace = model.trace(random_input(), ("fpn", "roi_pool", "res4"))
+    assert len(instances) == len(trace) == 0
+    for layer in ("fpn", "roi_pool", "res4"):
+        maps = explain(trace, TARGETS, GradientExplainer(layer=layer))
+        assert {tuple(m.to_image().shape) for m in maps.values()} == {(0, 100, 150)}
+
+
+def test_no_proposals_at_all_give_an_empty_trace():
+    model = rcnn("MODEL.RPN.POST_NMS_TOPK_TEST", "0")
+    instances, trace = model.trace(random_input(), ("fpn", "roi_pool"))
+    assert len(instances) == len(trace) == 0
+
+
+def test_heads_that_cannot_be_traced_are_named():
+    model = rcnn("MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+    with pytest.raises(ValueError, match="StandardROIHeads.*ODAMROIHeads"):
+        model.trace(random_input())
