@@ -55,7 +55,7 @@ def add_odam_config(cfg: CfgNode) -> None:
     cfg.MODEL.FCOS = CfgNode()
     cfg.MODEL.FCOS.NUM_CLASSES = 80
     cfg.MODEL.FCOS.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
-    # Convolutions in each of the two subnets, their normalisation ("", "GN", ...) and the initial foreground probability.
+    # Convolutions in each of the two subnets, their normalisation ("", "GN") and the initial foreground probability.
     cfg.MODEL.FCOS.NUM_CONVS = 4
     cfg.MODEL.FCOS.NORM = "GN"
     cfg.MODEL.FCOS.PRIOR_PROB = 0.01

@@ -53,9 +53,7 @@ class ODAMTrainer(DefaultTrainer):
         """Detectron2's loader; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`."""
         if cfg.ODAM.INPUT.CROP_SIZE <= 0:
             return super().build_train_loader(cfg)
-        dicts = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        )
+        dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         return build_detection_train_loader(
             dicts,
             mapper=MosaicMapper(cfg, dicts),

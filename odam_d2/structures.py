@@ -259,8 +259,6 @@ def _sample_grid(grid: Grid, chosen: list[int], size: Size, extent: tuple[int, .
     # grid_sample's [-1,1] spans the grid from edge to edge when align_corners is False.
     y = (torch.arange(size[0], device=maps.device) + 0.5) * (extent[0] / size[0] / grid.stride)
     x = (torch.arange(size[1], device=maps.device) + 0.5) * (extent[1] / size[1] / grid.stride)
-    points = torch.stack(
-        torch.meshgrid(2 * x / maps.shape[2] - 1, 2 * y / maps.shape[1] - 1, indexing="xy"), dim=-1
-    )
+    points = torch.stack(torch.meshgrid(2 * x / maps.shape[2] - 1, 2 * y / maps.shape[1] - 1, indexing="xy"), dim=-1)
     sampled = F.grid_sample(maps[None], points[None], mode="bilinear", padding_mode="border", align_corners=False)
     return sampled[0]

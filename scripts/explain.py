@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
+from odam_d2.report import ReportImage, write_report
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -29,7 +30,6 @@ from odam_d2.data.images import find_images, read_image_bgr
 from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets, explain
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.report import ReportImage, write_report
 from odam_d2.structures import HeatMaps, normalize_maps
 from odam_d2.visualize import contact_sheet
 

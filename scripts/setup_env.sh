@@ -19,17 +19,18 @@ die() {
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 
+version_of() { { "$1" -V || echo "missing"; } 2>/dev/null; }
+
 find_python() { # sets $base_python
     if [ -n "${PYTHON:-}" ]; then
         base_python=$PYTHON
-        supported "$PYTHON" || die "Python 3.10, 3.11 or 3.12 is needed, but PYTHON=$PYTHON is" \
-            "$("$PYTHON" -V 2>&1 || echo "no Python")."
+        supported "$PYTHON" || die "Python 3.10, 3.11 or 3.12 is needed, but PYTHON=$PYTHON is $(version_of "$PYTHON")."
         return
     fi
     for base_python in python3 python3.12 python3.11 python3.10; do
         if supported "$base_python"; then return; fi
     done
-    die "Python 3.10, 3.11 or 3.12 is needed, but python3 is $(python3 -V 2>&1 || echo missing): install one of them," \
+    die "Python 3.10, 3.11 or 3.12 is needed, but python3 is $(version_of python3): install one of them," \
         "or name it with PYTHON=/path/to/python3.11."
 }
 
@@ -52,7 +53,10 @@ run_pip() {
     mkdir "$env_dir/setup_tmp"
     TMPDIR=$env_dir/setup_tmp "$env_python" -m pip --disable-pip-version-check --log "$log" "$@" || failed=1
     rm -rf "$env_dir/setup_tmp"
-    [ $failed = 1 ] || return 0
+    if [ $failed = 0 ]; then
+        rm "$log"
+        return
+    fi
     if grep -q 'No space left' "$log"; then
         die "the disk is full (failed: pip $*)."
     elif grep -qE 'connection broken by|Max retries exceeded' "$log"; then
@@ -61,7 +65,7 @@ run_pip() {
     die "this command failed, see its message above: $env_python -m pip $*"
 }
 
-check_disk() { # torch as the package index has it brings the CUDA libraries (they also run on a CPU): 6 GB, 9 while installing
+check_disk() { # the index's torch brings the CUDA libraries, also for a CPU: 6 GB, 9 while installing
     if "$env_python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("torch"))'; then return; fi
     local needed_gb=10 free_kb
     free_kb=$(df -Pk "$env_dir" | awk 'NR == 2 {print $4}')
@@ -111,8 +115,8 @@ fi
 if [ "$use_active" = 1 ]; then
     env_dir=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
     [ -n "$env_dir" ] || die "no virtual environment is active: activate one, or leave out --active to get .venv."
-    supported "$env_dir/bin/python" || die "Python 3.10, 3.11 or 3.12 is needed, but $env_dir has" \
-        "$("$env_dir/bin/python" -V 2>&1 || echo "no Python")."
+    supported "$env_dir/bin/python" ||
+        die "Python 3.10, 3.11 or 3.12 is needed, but the one in $env_dir is $(version_of "$env_dir/bin/python")."
     "$env_dir/bin/python" -m pip --version >/dev/null 2>&1 ||
         die "$env_dir has no pip: run $env_dir/bin/python -m ensurepip first."
 else

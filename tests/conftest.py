@@ -13,6 +13,7 @@ os.chdir(Path(__file__).parent.parent)
 def quick_weights(tmp_path_factory):
     """kind -> a checkpoint of the random network of ``configs/quick/<kind>.yaml``."""
     from detectron2.modeling import build_model
+
     from helpers import small_cfg
 
     folder = tmp_path_factory.mktemp("weights")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
-from helpers import small_cfg
 from PIL import Image
 from torch import nn
 
+from helpers import small_cfg
 from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.engine import ODAMTrainer
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine import DefaultPredictor
-from helpers import random_photo, small_cfg
 
+from helpers import random_photo, small_cfg
 from odam_d2.explain import METHODS, TARGETS
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers import DEVICES, make_trace
 
+from helpers import DEVICES, make_trace
 from odam_d2.structures import Grid, HeatMaps, gaussian_blur, normalize_maps
 
 
@@ -40,7 +40,7 @@ def test_padding_is_cropped_not_squeezed():
 
 
 def test_level_that_overhangs_the_padded_size_keeps_its_stride():
-    # 96 padded pixels are 1.5 cells of stride 64: the level has 2 rows, which cover 128 pixels and must not be squeezed.
+    # 96 padded pixels are 1.5 cells of stride 64: its 2 rows cover 128 pixels and must not be squeezed.
     maps = torch.tensor([[[0.0], [1.0]]])
     padded = HeatMaps((Grid(maps, torch.tensor([0]), stride=64),), torch.zeros(1, 4), (96, 64), (96, 64), (96, 64))
     column = padded.to_image()[0, :, 0]

@@ -1,0 +1,1 @@
+"""Reading images, registering datasets, augmenting them for training."""

@@ -42,9 +42,7 @@ class CropMapper(DatasetMapper):
 
     def _transform_annotations(self, dataset_dict: dict[str, Any], transforms: Any, image_shape: Any) -> None:
         super()._transform_annotations(dataset_dict, transforms, image_shape)
-        dataset_dict["instances"] = utils.filter_empty_instances(
-            dataset_dict["instances"], box_threshold=MIN_BOX_SIDE
-        )
+        dataset_dict["instances"] = utils.filter_empty_instances(dataset_dict["instances"], box_threshold=MIN_BOX_SIDE)
 
 
 class MosaicMapper:

@@ -1,7 +1,7 @@
 """Gradients of one output per detection with respect to a feature layer; the only caller of ``torch.autograd.grad``.
 
-Only what lies between the output and the layer is run backward: the head for ``fpn`` and ``roi_pool``; head, FPN and the
-stages above for ``res3`` to ``res5``. The graph and the model's ``.grad`` fields are left as they were.
+Only what lies between the output and the layer is run backward: the head for ``fpn`` and ``roi_pool``; head, FPN and
+the stages above for ``res3`` to ``res5``. The graph and the model's ``.grad`` fields are left as they were.
 
 Shapes: D detections, C channels, (Hl,Wl) level or layer, P side of a pooled region.
 """

@@ -110,9 +110,7 @@ def combine(parts: Sequence[HeatMaps]) -> HeatMaps:
         for same in zip(*(s.grids for s in scaled))
     )
     first = scaled[0]
-    return HeatMaps(
-        tuple(grids), first.boxes, first.image_size, first.padded_size, first.output_size, first.paste
-    )
+    return HeatMaps(tuple(grids), first.boxes, first.image_size, first.padded_size, first.output_size, first.paste)
 
 
 def explain(trace: Trace, targets: Sequence[str], explainer: GradientExplainer) -> dict[str, HeatMaps]:

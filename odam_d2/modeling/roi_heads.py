@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
@@ -62,15 +62,16 @@ class ProposalTracing(nn.Module):
         """
         size = proposals.image_size
         regions, probabilities = [proposals.proposal_boxes.tensor], []
-        for stage, (_, predictor) in enumerate(self.box_stages()):
-            if stage > 0:
-                # Later stages pool the boxes of the stage before, clipped, as Detectron2's cascade does.
-                (refined,) = self._create_proposals_from_boxes([boxes], [size])
-                regions.append(refined.proposal_boxes.tensor)
+        stages = self.box_stages()
+        for stage, (_, predictor) in enumerate(stages):
             predictions = self.predict(self.pool(features, regions[-1]), stage)
             place = [Instances(size, proposal_boxes=Boxes(regions[-1]))]
             (boxes,) = predictor.predict_boxes(predictions, place)
             probabilities += predictor.predict_probs(predictions, place)
+            if stage + 1 < len(stages):
+                # The next stage pools these boxes, clipped, as Detectron2's cascade does.
+                (refined,) = self._create_proposals_from_boxes([boxes], [size])
+                regions.append(refined.proposal_boxes.tensor)
         scores = sum(probabilities) * (1.0 / len(probabilities)) if len(probabilities) > 1 else probabilities[0]
         (instances,), (rows,) = fast_rcnn_inference(
             [boxes],

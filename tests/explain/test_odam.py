@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers import DEVICES, make_trace
 from torch import nn
 
+from helpers import DEVICES, make_trace
 from odam_d2.explain import METHODS, TARGETS, GradientExplainer, combine, explain
 from odam_d2.explain.gradients import detection_gradients
 from odam_d2.structures import normalize_maps

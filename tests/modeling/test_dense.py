@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers import DEVICES, AveragePyramid, random_input, small_cfg, tiny_fcos
 from detectron2.modeling import build_model
 from torch import nn
 
+from helpers import DEVICES, AveragePyramid, random_input, small_cfg, tiny_fcos
 from odam_d2.explain import TARGETS, GradientExplainer, explain
 from odam_d2.explain.gradients import detection_gradients
 
@@ -226,7 +226,7 @@ def test_map_lies_on_the_bright_spot_to_less_than_a_pixel(place, zoom):
 
 
 def tent(side, start, zoom):
-    """Bilinear profile of one hot cell of 8 pixels: a tent around its centre, flat towards the border if it is first."""
+    """Bilinear profile of one hot cell of 8 pixels: a tent, flat towards the border if it is the first."""
     centre = start + 4
     position = (torch.arange(side * zoom) + 0.5) / zoom
     profile = (1 - (position - centre).abs() / 8).clamp(min=0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
-from helpers import random_input, small_cfg
 
+from helpers import random_input, small_cfg
 from odam_d2.explain import TARGETS, GradientExplainer, explain
 from odam_d2.explain.gradients import detection_gradients
 
@@ -87,7 +87,9 @@ def test_region_map_is_put_back_at_its_box():
     maps[0, 1, 5] = 1.0
     box = torch.tensor([[20.0, 10.0, 90.0, 150.0]])
     for zoom in (1, 2):
-        heat = HeatMaps((Grid(maps, torch.tensor([0]), boxes=box),), box, (160, 100), (160, 128), (160, 100), paste_regions)
+        heat = HeatMaps(
+            (Grid(maps, torch.tensor([0]), boxes=box),), box, (160, 100), (160, 128), (160, 100), paste_regions
+        )
         image = heat.to_image((160 * zoom, 100 * zoom))[0]
         total = image.sum()
         y = (image.sum(dim=1) * (torch.arange(160 * zoom) + 0.5)).sum() / total / zoom

@@ -9,8 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from helpers import random_photo
 from PIL import Image
+
+from helpers import random_photo
 
 SCRIPT = [sys.executable, "scripts/explain.py"]
 
