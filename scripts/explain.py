@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
-from odam_d2.report import ReportImage, write_report
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -30,6 +29,7 @@ from odam_d2.data.images import find_images, read_image_bgr
 from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets, explain
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
+from odam_d2.report import ReportImage, write_report
 from odam_d2.structures import HeatMaps, normalize_maps
 from odam_d2.visualize import contact_sheet
 
@@ -247,7 +247,7 @@ def main() -> int:
         predictor.check_features((args.features,))
         outputs = Outputs(args.output, describe_run(args, cfg, targets))
     except (ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     code = 0
     try:
@@ -256,7 +256,7 @@ def main() -> int:
                 explain_image(predictor, explainer, targets, path, outputs)
             except (ValueError, OSError) as error:
                 outputs.failed.append({"file": str(path), "reason": str(error)})
-                console.print(f"left out: {error}", style="yellow", markup=False, highlight=False)
+                console.print(f"left out: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
             outputs.write_manifest()
     except KeyboardInterrupt:
         done = len(outputs.images)
