@@ -18,7 +18,6 @@ _HOME = {
     "ODAMRetinaNet": "odam_d2.modeling",
     "ODAMRCNN": "odam_d2.modeling",
     "GradientExplainer": "odam_d2.explain",
-    "explain": "odam_d2.explain",
     "HeatMaps": "odam_d2.structures",
     "Trace": "odam_d2.structures",
 }

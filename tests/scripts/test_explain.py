@@ -143,7 +143,14 @@ def test_ctrl_c_keeps_what_is_finished(quick_weights, tmp_path):
         Image.fromarray(random_photo(75, 133, seed=i)).save(photos / f"{i:03d}.png")
     out = tmp_path / "out"
     words = command("fcos", quick_weights("fcos"), [photos], out)
-    process = subprocess.Popen([*SCRIPT, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*SCRIPT, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 90
     while not (out / "manifest.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
