@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.logger import create_small_table
 
 
 class BoxEvaluator(COCOEvaluator):
@@ -21,6 +20,7 @@ class BoxEvaluator(COCOEvaluator):
             valid = column[column > -1]
             # COCO marks classes without ground truth by -1; they have no AP.
             per_class[f"AP50-{name}"] = float(100 * np.mean(valid)) if valid.size else float("nan")
-        present = {name[len("AP50-") :]: value for name, value in per_class.items() if not np.isnan(value)}
-        logging.getLogger(__name__).info("AP50 of each class with objects:\n" + create_small_table(present))
+        present = [(value, name[len("AP50-") :]) for name, value in per_class.items() if not np.isnan(value)]
+        listed = ", ".join(f"{name} {value:.1f}" for value, name in sorted(present, reverse=True))
+        logging.getLogger(__name__).info("AP50 of each class that has objects, best first: %s", listed)
         return results | per_class
