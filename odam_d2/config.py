@@ -83,6 +83,11 @@ def add_odam_config(cfg: CfgNode) -> None:
     # figures, with a width adapted to each object.
     cfg.ODAM.EXPLAIN = CfgNode()
     cfg.ODAM.EXPLAIN.SMOOTHING = "none"
+    # "exact": one backward pass for each detection. "batched": all detections together, for hundreds of them (pooled
+    # regions of two-stage detectors, reversed head of dense ones). "auto": batched where that is possible.
+    cfg.ODAM.EXPLAIN.PATH = "exact"
+    # GiB that the reversed head may take at a time.
+    cfg.ODAM.EXPLAIN.MEMORY = 1.0
     # scripts/explain.py explains detections that score at least this much, and at most so many an image.
     cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10

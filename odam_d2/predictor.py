@@ -136,6 +136,7 @@ class ODAMPredictor(DefaultPredictor):
         instances: Chosen = None,
         method: str = "odam",
         features: str = "fpn",
+        path: str | None = None,
     ) -> Explanation:
         """Heat maps that say why.
 
@@ -145,12 +146,15 @@ class ODAMPredictor(DefaultPredictor):
             instances: which detections; default all.
             method: ``odam``, ``gradcam`` or ``gradcam++``.
             features: ``fpn``, ``roi_pool`` (two-stage detectors) or a bottom-up stage such as ``res4``.
+            path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`; default
+                ``ODAM.EXPLAIN.PATH``.
 
         Raises:
             ValueError: an unknown name (the valid ones are listed) or a detection that does not exist.
         """
         check_targets(targets)
-        explainer = GradientExplainer(method, features, self.cfg.ODAM.EXPLAIN.SMOOTHING)
+        options = self.cfg.ODAM.EXPLAIN
+        explainer = GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)
         detections, trace = self.trace(image_bgr, (features,), instances)
         return Explanation(detections, explain(trace, targets, explainer))
 

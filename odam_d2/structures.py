@@ -1,15 +1,14 @@
 """What a detector remembers (:class:`Trace`) and what an explanation is (:class:`HeatMaps`).
 
-Shapes: D detections, C channels, (Hl,Wl) level or layer, P side of a pooled region, (H,W) padded network input,
-(h,w) network input before padding, (ho,wo) image as the user sees it. Boxes are XYXY in network-input pixels.
+Shapes: D detections, R regions, C channels, (Hl,Wl) level or layer, P side of a pooled region, (H,W) padded network
+input, (h,w) network input before padding, (ho,wo) image as the user sees it. Boxes are XYXY in network-input pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 Size = tuple[int, int]
 # (maps (n,P,P), boxes (n,4), height, width) -> (n,height,width): puts region maps back at their boxes.
@@ -23,17 +22,35 @@ CHUNK_ELEMENTS = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class RoIs:
-    """The pooled regions behind the detections of a two-stage detector, one row a detection.
+    """The pooled regions behind the detections of a two-stage detector.
 
     Args:
-        features: one (D,C,P,P) tensor for each stage of the box head, with graph; the last is the layer ``roi_pool``.
-        boxes: the regions the last stage pooled, (D,4).
+        features: one (R,C,P,P) tensor for each stage of the box head, with graph; the last is the layer ``roi_pool``.
+        rows: the pooled region of each detection, (D,) int64; detections of several classes can share one.
+        boxes: what the last stage pooled for each detection, (D,4).
         paste: puts maps of regions back into an image; Detectron2's own mask-pasting operator.
     """
 
     features: tuple[Tensor, ...]
+    rows: Tensor
     boxes: Tensor
     paste: Paste
+
+
+@dataclass(frozen=True, eq=False)
+class Subnet:
+    """One subnet of a dense head, and what its forward pass saw: enough to run it backward patch by patch.
+
+    Args:
+        tower: the modules before the predictors, in order; all levels share them.
+        seen: level name -> the output of every module of the tower, each (1,C,Hl,Wl), levels in the head's order.
+        predictors: the final convolutions, each with its raw values at the detections' anchors, (D,V) with graph.
+            Output channel ``a * V + v`` is value v of anchor a.
+    """
+
+    tower: tuple[nn.Module, ...]
+    seen: Mapping[str, tuple[Tensor, ...]]
+    predictors: tuple[tuple[nn.Conv2d, Tensor], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +72,7 @@ class Trace:
         padded_size: (H,W).
         output_size: (ho,wo).
         rois: the pooled regions of a two-stage detector.
+        subnets: the subnets of a dense detector's head.
 
     Raises:
         ValueError: the parts disagree on the number of detections.
@@ -72,13 +90,14 @@ class Trace:
     padded_size: Size
     output_size: Size
     rois: RoIs | None = None
+    subnets: tuple[Subnet, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {"boxes": len(self.boxes), "scores": len(self.scores), "classes": len(self.classes)}
         lengths |= {"levels": len(self.levels), "index": len(self.index)}
         lengths |= {name: len(output) for name, output in self.outputs.items()}
         if self.rois is not None:
-            lengths["rois"] = len(self.rois.boxes)
+            lengths |= {"rois.boxes": len(self.rois.boxes), "rois.rows": len(self.rois.rows)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the parts of a trace differ in their number of detections: {lengths}")
 
@@ -96,18 +115,38 @@ class Trace:
 class Grid:
     """Maps that share one sampling grid.
 
+    A map that is zero outside the receptive field of its detection is kept as a patch of it.
+
     Args:
         maps: (n,gh,gw), non-negative.
         rows: which detections they belong to, (n,) int64.
         stride: network-input pixels per cell; cell (i,j) covers pixels [j*stride, (j+1)*stride) of row [i*stride, ...).
             None when the grid spans a region instead.
         boxes: the regions that the maps span, (n,4), where ``stride`` is None.
+        origin: cell (i,j) of the level at which each patch begins, (n,2) int64, possibly outside the level. None where
+            maps span the whole level.
+        level_size: (Hl,Wl) of the level that patches are part of.
     """
 
     maps: Tensor
     rows: Tensor
     stride: int | None = None
     boxes: Tensor | None = None
+    origin: Tensor | None = None
+    level_size: Size | None = None
+
+    def whole(self) -> "Grid":
+        """The same maps on the whole level, zero outside their patches."""
+        if self.origin is None:
+            return self
+        (height, width), (gh, gw) = self.level_size, self.maps.shape[1:]
+        # Patches may reach over the border by less than their side; cells out there are zero.
+        full = self.maps.new_zeros((len(self.maps), height + 2 * gh, width + 2 * gw))
+        y = self.origin[:, :1] + gh + torch.arange(gh, device=self.maps.device)
+        x = self.origin[:, 1:] + gw + torch.arange(gw, device=self.maps.device)
+        number = torch.arange(len(full), device=self.maps.device)[:, None, None]
+        full = full.index_put((number, y[:, :, None], x[:, None, :]), self.maps)
+        return replace(self, maps=full[:, gh : gh + height, gw : gw + width], origin=None, level_size=None)
 
 
 def normalize_maps(maps: Tensor) -> Tensor:
@@ -178,6 +217,19 @@ class HeatMaps:
         extent = tuple(c * self.stride for c in cells)
         return self._sample(cells, extent)
 
+    def resample(self, short_edge: int = 50) -> Tensor:
+        """The maps on one coarse grid over the image, the size at which ODAM-NMS compares them (section 6.2).
+
+        Args:
+            short_edge: cells along the image's short edge; the long one has as many as keep the aspect ratio.
+
+        Returns:
+            (D,gh,gw) float32.
+        """
+        height, width = self.image_size
+        scale = short_edge / min(height, width)
+        return self.to_image((max(1, round(height * scale)), max(1, round(width * scale))))
+
     def to_image(self, size: Size | None = None, rows: Sequence[int] | None = None) -> Tensor:
         """The maps at image pixels: padding cropped, bilinear, pixel centres at half-integers.
 
@@ -192,7 +244,7 @@ class HeatMaps:
 
     def normalize(self) -> "HeatMaps":
         """Each map scaled into [0,1] by its maximum."""
-        return self._map(lambda grid: normalize_maps(grid.maps))
+        return replace(self, grids=tuple(replace(grid, maps=normalize_maps(grid.maps)) for grid in self.grids))
 
     def smooth(self, fraction: float = SMOOTHING_FRACTION) -> "HeatMaps":
         """Each map convolved with a Gaussian adapted to its detection.
@@ -201,14 +253,12 @@ class HeatMaps:
             fraction: standard deviation along an axis as a fraction of the box's side along it.
         """
 
-        def blur(grid: Grid) -> Tensor:
+        def blur(grid: Grid) -> Grid:
+            grid = grid.whole()
             sides = box_sides_in_cells(self.boxes[grid.rows], grid.maps.shape[1:], grid.stride, grid.boxes)
-            return gaussian_blur(grid.maps, fraction * sides)
+            return replace(grid, maps=gaussian_blur(grid.maps, fraction * sides))
 
-        return self._map(blur)
-
-    def _map(self, function: Callable[[Grid], Tensor]) -> "HeatMaps":
-        return replace(self, grids=tuple(replace(g, maps=function(g)) for g in self.grids))
+        return replace(self, grids=tuple(blur(grid) for grid in self.grids))
 
     def _sample(self, size: Size, extent: tuple[int, ...], rows: Sequence[int] | None = None) -> Tensor:
         """Sample the window [0,extent) of the network input, in pixels, at ``size`` points.
@@ -256,9 +306,27 @@ def _sample_grid(grid: Grid, chosen: list[int], size: Size, extent: tuple[int, .
             raise ValueError("heat maps of pooled regions need a paste operator to reach the image")
         scale = maps.new_tensor([size[1] / extent[1], size[0] / extent[0]] * 2)
         return paste(maps, grid.boxes[chosen] * scale, *size)
-    # grid_sample's [-1,1] spans the grid from edge to edge when align_corners is False.
-    y = (torch.arange(size[0], device=maps.device) + 0.5) * (extent[0] / size[0] / grid.stride)
-    x = (torch.arange(size[1], device=maps.device) + 0.5) * (extent[1] / size[1] / grid.stride)
-    points = torch.stack(torch.meshgrid(2 * x / maps.shape[2] - 1, 2 * y / maps.shape[1] - 1, indexing="xy"), dim=-1)
-    sampled = F.grid_sample(maps[None], points[None], mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled[0]
+    cells = grid.level_size or maps.shape[1:]
+    for axis, (points, length, pixels) in enumerate(zip(size, cells, extent)):
+        weights = _bilinear_weights(points, length, pixels / grid.stride, maps)
+        if grid.origin is not None:
+            # Only the cells of each patch: (n,points,side), zero where the patch hangs over the border.
+            place = grid.origin[chosen, axis, None] + torch.arange(maps.shape[axis + 1], device=maps.device)
+            inside = (place >= 0) & (place < length)
+            weights = (weights[:, place.clamp(0, length - 1)] * inside).transpose(0, 1)
+        maps = weights @ maps if axis == 0 else maps @ weights.transpose(-1, -2)
+    return maps
+
+
+def _bilinear_weights(points: int, cells: int, extent: float, like: Tensor) -> Tensor:
+    """What every cell contributes to every sample of linear interpolation, (points,cells).
+
+    Args:
+        points: number of samples, at the centres of equal parts of [0, extent).
+        cells: number of cells, of side 1, whose values are at their centres and go on unchanged beyond the last ones.
+        extent: length of the sampled interval.
+        like: gives type and device.
+    """
+    place = (torch.arange(points, device=like.device, dtype=torch.float64) + 0.5) * (extent / points) - 0.5
+    distance = (place.clamp(0, cells - 1)[:, None] - torch.arange(cells, device=like.device)).abs()
+    return (1 - distance).clamp(min=0).to(like)

@@ -242,7 +242,8 @@ def main() -> int:
             cfg.ODAM.EXPLAIN.MAX_INSTANCES = args.max_instances
         if cfg.ODAM.EXPLAIN.MAX_INSTANCES < 1:
             raise ValueError(f"--max-instances is {cfg.ODAM.EXPLAIN.MAX_INSTANCES}; at least 1 is needed")
-        explainer = GradientExplainer(args.method, args.features, cfg.ODAM.EXPLAIN.SMOOTHING)
+        options = cfg.ODAM.EXPLAIN
+        explainer = GradientExplainer(args.method, args.features, options.SMOOTHING, options.PATH, options.MEMORY)
         predictor = ODAMPredictor(cfg)
         predictor.check_features((args.features,))
         outputs = Outputs(args.output, describe_run(args, cfg, targets))

@@ -3,7 +3,8 @@
 Only what lies between the output and the layer is run backward: the head for ``fpn`` and ``roi_pool``; head, FPN and
 the stages above for ``res3`` to ``res5``. The graph and the model's ``.grad`` fields are left as they were.
 
-Shapes: D detections, C channels, (Hl,Wl) level or layer, P side of a pooled region.
+Shapes: D detections, R regions, C channels, V values an output has at an anchor, (Hl,Wl) level or layer, P side of a
+pooled region.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,22 +70,83 @@ def _dense_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple
 
 
 def _region_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
-    # Rows of a box head are independent, so one backward pass of the sum gives every row's own gradient.
-    pooled = [_grad([output], features, [torch.ones_like(output)]) for features in trace.rois.features]
-    for row in range(len(trace)):
+    stages = trace.rois.features[-1:] if layer == "roi_pool" else trace.rois.features
+    pooled = region_gradients(trace, output, stages)
+    for d, row in enumerate(trace.rois.rows.tolist()):
         if layer == "roi_pool":
-            yield pooled[-1][row], trace.rois.features[-1][row].detach()
+            yield pooled[-1][d], trace.rois.features[-1][row].detach()
             continue
-        only = [torch.zeros_like(g) for g in pooled]
+        only = [torch.zeros_like(features) for features in trace.rois.features]
         for mine, every in zip(only, pooled):
-            mine[row] = every[row]
-        feature = trace.features[layer_of(trace, row, layer)]
+            mine[row] = every[d]
+        feature = trace.features[layer_of(trace, d, layer)]
         yield _grad(trace.rois.features, feature, only)[0], feature[0].detach()
 
 
-def _grad(outputs: Sequence[Tensor], source: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def region_gradients(
+    trace: Trace, output: Tensor, stages: Sequence[Tensor], create_graph: bool = False
+) -> list[Tensor]:
+    """Gradients dY_d/dA of all detections with respect to their pooled regions, by few backward passes.
+
+    Rows of a box head do not depend on each other, so one backward pass of a sum gives every row's own gradient. It
+    takes as many passes as the most-repeated region has detections: one where every region has one class.
+
+    Args:
+        trace: of a two-stage detector.
+        output: Y, (D,).
+        stages: those of ``trace.rois.features`` to differentiate by.
+        create_graph: True makes the gradients differentiable.
+
+    Returns:
+        for each stage (D,C,P,P).
+    """
+    rows = trace.rois.rows
+    found = [features.new_zeros((len(rows), *features.shape[1:])) for features in stages]
+    for chosen in _rounds(rows):
+        one = torch.zeros_like(output).index_fill(0, chosen, 1.0)
+        for stage, features in enumerate(stages):
+            gradient = _grad([output], features, [one], create_graph)[rows[chosen]]
+            # One detection a region, the common case, needs no copying.
+            found[stage] = gradient if len(chosen) == len(rows) else found[stage].index_copy(0, chosen, gradient)
+    return found
+
+
+def _rounds(rows: Tensor) -> Iterator[Tensor]:
+    """Split detections so that no region occurs twice in a part: the first of every region, the second ..."""
+    if len(rows) == 0:
+        return
+    order = rows.argsort(stable=True)
+    counts = torch.bincount(rows)
+    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
+    for i in range(int(counts.max())):
+        yield order[rank == i].sort().values
+
+
+def row_gradients(output: Tensor, values: Sequence[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
+    """dY_d/d(values of detection d) for tensors whose row d influences Y_d alone: one backward pass of the sum.
+
+    Args:
+        output: Y, (D,).
+        values: each (D,V), with graph.
+        create_graph: True makes the result differentiable.
+
+    Returns:
+        each (D,V); zero where Y does not depend on the values.
+    """
+    return torch.autograd.grad(
+        output.sum(), values, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )
+
+
+def _grad(outputs: Sequence[Tensor], source: Tensor, weights: Sequence[Tensor], create_graph: bool = False) -> Tensor:
     """d(sum of weighted outputs)/d(source); zero where they are not connected. Works under ``no_grad`` too."""
     (gradient,) = torch.autograd.grad(
-        outputs, source, grad_outputs=weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        outputs,
+        source,
+        grad_outputs=weights,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
     )
     return gradient

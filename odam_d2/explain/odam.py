@@ -5,12 +5,15 @@ Shapes: D detections, C channels, (Hl,Wl) level or layer.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from odam_d2.explain import cam
-from odam_d2.explain.gradients import check_layer, detection_gradients, layer_of
+from odam_d2.explain.gradients import check_layer, detection_gradients, layer_of, region_gradients
+from odam_d2.explain.reversed_head import reversed_maps
+from odam_d2.explain.reversible import check_reversible
 from odam_d2.explain.targets import COMBINED_PARTS, Target, check_targets, target_output
 from odam_d2.structures import SMOOTHING_FRACTION, Grid, HeatMaps, Trace, box_sides_in_cells
 
@@ -20,6 +23,7 @@ METHODS = {
     "gradcam++": {"none": cam.grad_cam_plus_plus, "gaussian": cam.grad_cam_plus_plus},
 }
 SMOOTHINGS = ("none", "gaussian")
+PATHS = ("exact", "batched", "auto")
 
 
 class GradientExplainer:
@@ -33,18 +37,34 @@ class GradientExplainer:
         smoothing: Phi of ODAM, ``none`` or ``gaussian`` (standard deviation
             :data:`odam_d2.structures.SMOOTHING_FRACTION` of the box side in cells, per axis). Grad-CAM and Grad-CAM++
             average over the whole map instead.
+        path: ``exact``: one backward pass for each detection. ``batched``: all detections together, through the pooled
+            regions of a two-stage detector (``roi_pool``; exact) or the reversed head of a dense one (``fpn``; exact
+            but for GroupNorm, see :mod:`odam_d2.explain.reversed_head`). ``auto``: batched wherever that is possible,
+            with small levels of dense detectors run whole and therefore exactly; otherwise exact.
+        memory: GiB that the reversed head may take at a time.
 
     Raises:
         ValueError: an unknown name; the valid ones are listed.
     """
 
-    def __init__(self, method: str = "odam", layer: str = "fpn", smoothing: str = "none"):
+    def __init__(
+        self,
+        method: str = "odam",
+        layer: str = "fpn",
+        smoothing: str = "none",
+        path: str = "exact",
+        memory: float = 1.0,
+    ):
+        if path not in PATHS:
+            raise ValueError(f"unknown path {path!r}; valid paths are {', '.join(PATHS)}")
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(METHODS)}")
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"unknown smoothing {smoothing!r}; valid values are {', '.join(SMOOTHINGS)}")
         self.layer = layer
         self.weighting = METHODS[method][smoothing]
+        self.path = path
+        self.memory = int(memory * 2**30)
 
     def __call__(self, trace: Trace, target: Target = "class_score") -> HeatMaps:
         """One map for each detection of the trace.
@@ -59,25 +79,17 @@ class GradientExplainer:
         if target == "combined":
             return combine([self(trace, part) for part in COMBINED_PARTS])
         check_layer(trace, self.layer)
-        rows: dict[str, list[int]] = defaultdict(list)
-        maps: dict[str, list[Tensor]] = defaultdict(list)
-        gradients = detection_gradients(trace, target_output(trace, target), self.layer)
-        for row, (gradient, activation) in enumerate(gradients):
-            name = layer_of(trace, row, self.layer)
-            rows[name].append(row)
-            maps[name].append(self._map(trace, row, name, gradient, activation))
-            if not torch.isfinite(maps[name][-1]).all():
+        output = target_output(trace, target)
+        if self.path == "exact" or len(trace) == 0 or not self._can_batch(trace):
+            grids = self._one_by_one(trace, output)
+        elif trace.rois is not None:
+            grids = [_region_grid(trace, output)]
+        else:
+            grids = reversed_maps(trace, output, self.path, self.memory)
+        for grid in grids:
+            if not torch.isfinite(grid.maps).all():
+                row = int(grid.rows[~torch.isfinite(grid.maps).flatten(1).all(dim=1)][0])
                 raise ValueError(f"the {target} map of detection {row} is not finite; check the weights and the image")
-        regions = self.layer == "roi_pool"
-        grids = [
-            Grid(
-                maps=torch.stack(maps[name]),
-                rows=torch.tensor(rows[name], device=trace.boxes.device),
-                stride=None if regions else trace.strides[name],
-                boxes=trace.rois.boxes[rows[name]] if regions else None,
-            )
-            for name in rows
-        ]
         return HeatMaps(
             grids=tuple(grids),
             boxes=trace.boxes,
@@ -86,6 +98,45 @@ class GradientExplainer:
             output_size=trace.output_size,
             paste=trace.rois.paste if trace.rois is not None else None,
         )
+
+    def _can_batch(self, trace: Trace) -> bool:
+        """Whether the batched path exists for this trace; with ``path="batched"`` an error says why not."""
+        layer = "roi_pool" if trace.rois is not None else "fpn"
+        try:
+            if self.weighting is not cam.identity:
+                raise ValueError("path='batched' computes ODAM without smoothing only; use path='exact' or 'auto'")
+            if self.layer != layer:
+                raise ValueError(
+                    f"path='batched' explains this detector at {layer!r}, not at {self.layer!r}; "
+                    f"use features={layer!r}, or path='exact' or 'auto'"
+                )
+            if trace.rois is None and not trace.subnets:
+                raise ValueError("this detector's head is not made of known subnets; use path='exact' or 'auto'")
+            for subnet in trace.subnets:
+                check_reversible(subnet)
+        except ValueError:
+            if self.path == "batched":
+                raise
+            return False
+        return True
+
+    def _one_by_one(self, trace: Trace, output: Tensor) -> list[Grid]:
+        rows: dict[str, list[int]] = defaultdict(list)
+        maps: dict[str, list[Tensor]] = defaultdict(list)
+        for row, (gradient, activation) in enumerate(detection_gradients(trace, output, self.layer)):
+            name = layer_of(trace, row, self.layer)
+            rows[name].append(row)
+            maps[name].append(self._map(trace, row, name, gradient, activation))
+        regions = self.layer == "roi_pool"
+        return [
+            Grid(
+                maps=torch.stack(maps[name]),
+                rows=torch.tensor(rows[name], device=trace.boxes.device),
+                stride=None if regions else trace.strides[name],
+                boxes=trace.rois.boxes[rows[name]] if regions else None,
+            )
+            for name in rows
+        ]
 
     def _map(self, trace: Trace, row: int, name: str, gradient: Tensor, activation: Tensor) -> Tensor:
         sides = box_sides_in_cells(
@@ -106,11 +157,18 @@ def combine(parts: Sequence[HeatMaps]) -> HeatMaps:
     """
     scaled = [p.normalize() for p in parts]
     grids = (
-        Grid(torch.stack([g.maps for g in same]).amax(dim=0), same[0].rows, same[0].stride, same[0].boxes)
-        for same in zip(*(s.grids for s in scaled))
+        replace(same[0], maps=torch.stack([grid.maps for grid in same]).amax(dim=0))
+        for same in zip(*(part.grids for part in scaled))
     )
-    first = scaled[0]
-    return HeatMaps(tuple(grids), first.boxes, first.image_size, first.padded_size, first.output_size, first.paste)
+    return replace(scaled[0], grids=tuple(grids))
+
+
+def _region_grid(trace: Trace, output: Tensor) -> Grid:
+    """Maps of all detections of a two-stage detector at their pooled regions."""
+    pooled = trace.rois.features[-1]
+    (gradient,) = region_gradients(trace, output, [pooled])
+    maps = (gradient * pooled.detach()[trace.rois.rows]).sum(dim=1).relu()
+    return Grid(maps, torch.arange(len(trace), device=maps.device), boxes=trace.rois.boxes)
 
 
 def explain(trace: Trace, targets: Sequence[str], explainer: GradientExplainer) -> dict[str, HeatMaps]:

@@ -3,23 +3,24 @@
 Shapes: D detections, A anchors per location, K classes, R = sum of Hl*Wl*A over the levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from odam_d2.modeling.tracing import (
     Keep,
     check_layers,
     inference_with_graph,
     leaf_features,
+    record_outputs,
     stage_names,
     take_fields,
 )
-from odam_d2.structures import Trace
+from odam_d2.structures import Subnet, Trace
 
 # Fields that ride on Detectron2's Instances through top-k, NMS and post-processing while a detector is traced.
 _SOURCE_FIELDS = ("source_level", "source_index", "network_boxes")
@@ -37,6 +38,15 @@ class DenseTracing(DenseDetector):
     def output_sizes(self) -> list[int]:
         """Values per anchor of each of the head's outputs; class logits first, box deltas second."""
         return [self.num_classes, 4]
+
+    def subnets(self) -> list[tuple[nn.Sequential, dict[int, nn.Conv2d]]]:
+        """The head's subnets: a tower, and by number of the head's output the convolution on it that makes it.
+
+        Empty for a head of another make, which can be explained, but not in reverse.
+        """
+        if not isinstance(getattr(self.head, "cls_subnet", None), nn.Sequential):
+            return []
+        return [(self.head.cls_subnet, {0: self.head.cls_score}), (self.head.bbox_subnet, {1: self.head.bbox_pred})]
 
     def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
         """What the detector ranks by.
@@ -92,16 +102,18 @@ class DenseTracing(DenseDetector):
             images = self.preprocess_image([batched_input])
             features, stages, strides = leaf_features(self.backbone, images.tensor, layers)
             pyramid = [features[f] for f in self.head_in_features]
-            predictions = self.head(pyramid)
+            with record_outputs([m for tower, _ in self.subnets() for m in _flat(tower)]) as seen:
+                predictions = self.head(pyramid)
             instances = self._detect(batched_input, images, pyramid, predictions)
             if keep is not None:
                 instances = instances[keep(instances)]
             sources = take_fields(instances, _SOURCE_FIELDS)
+            rows = self._rows(predictions, pyramid, sources)
             trace = Trace(
                 boxes=sources["network_boxes"],
                 scores=instances.scores,
                 classes=instances.pred_classes,
-                outputs=self._outputs(predictions, pyramid, instances.pred_classes, sources),
+                outputs=self._outputs(rows, instances.pred_classes),
                 features={**{f: features[f] for f in self.head_in_features}, **stages},
                 strides=strides,
                 levels=[self.head_in_features[i] for i in sources["source_level"].tolist()],
@@ -109,6 +121,7 @@ class DenseTracing(DenseDetector):
                 image_size=images.image_sizes[0],
                 padded_size=tuple(images.tensor.shape[-2:]),
                 output_size=instances.image_size,
+                subnets=tuple(self._subnets(seen, rows)),
             )
         return instances, trace
 
@@ -128,8 +141,8 @@ class DenseTracing(DenseDetector):
         result.network_boxes = boxes.tensor
         return detector_postprocess(result, batched_input.get("height", height), batched_input.get("width", width))
 
-    def _outputs(self, predictions, pyramid, classes: Tensor, sources: dict) -> dict[str, Tensor]:
-        """Differentiable outputs of the detections, each (D,)."""
+    def _rows(self, predictions, pyramid, sources: dict) -> tuple[Tensor, ...]:
+        """The detections' anchors (D,4), then every output of the head at them, (D,values) with graph."""
         outputs = self._transpose_dense_predictions(predictions, self.output_sizes())
         anchors = [a.tensor for a in self.anchor_generator(pyramid)]
         levels, index = sources["source_level"], sources["source_index"]
@@ -140,10 +153,33 @@ class DenseTracing(DenseDetector):
         def gather(per_level: Sequence[Tensor]) -> Tensor:
             return torch.cat([values[index[r]] for values, r in zip(per_level, rows)])[order]
 
-        logits, deltas, *others = (gather([level[0] for level in output]) for output in outputs)
+        return gather(anchors), *(gather([level[0] for level in output]) for output in outputs)
+
+    def _subnets(self, seen: Callable[[int, int], Tensor], rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
+        start = 0
+        for tower, predictors in self.subnets():
+            modules = _flat(tower)
+            places = range(start, start + len(modules))
+            start += len(modules)
+            yield Subnet(
+                tower=modules,
+                seen={f: tuple(seen(p, level) for p in places) for level, f in enumerate(self.head_in_features)},
+                predictors=tuple((conv, rows[1 + output]) for output, conv in predictors.items()),
+            )
+
+    def _outputs(self, rows: tuple[Tensor, ...], classes: Tensor) -> dict[str, Tensor]:
+        """Differentiable outputs of the detections, each (D,)."""
+        anchors, logits, deltas, *others = rows
         logit = logits.gather(1, classes[:, None])[:, 0]
-        sides = self.box2box_transform.apply_deltas(deltas, gather(anchors))
+        sides = self.box2box_transform.apply_deltas(deltas, anchors)
         return name_outputs(self.class_scores(logit, others), logit, sides)
+
+
+def _flat(tower: nn.Module) -> tuple[nn.Module, ...]:
+    """A tower's modules in order, containers opened."""
+    if isinstance(tower, nn.Sequential):
+        return tuple(module for child in tower for module in _flat(child))
+    return (tower,)
 
 
 def name_outputs(score: Tensor, logit: Tensor, boxes: Tensor) -> dict[str, Tensor]:

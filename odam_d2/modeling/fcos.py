@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
-from torch import Tensor
+from torch import Tensor, nn
 
 from odam_d2.modeling.dense import DenseTracing
 
@@ -50,6 +50,13 @@ class ODAMFCOS(DenseTracing, FCOS):
     def output_sizes(self) -> list[int]:
         """Class logits, box distances and centerness of each anchor point."""
         return [self.num_classes, 4, 1]
+
+    def subnets(self) -> list[tuple[nn.Sequential, dict[int, nn.Conv2d]]]:
+        """Classification, and box regression with centerness."""
+        subnets = super().subnets()
+        for _, predictors in subnets[1:]:
+            predictors[2] = self.head.ctrness
+        return subnets
 
     def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
         """sqrt(class probability * centerness), (D,)."""

@@ -65,7 +65,10 @@ class ODAMRCNN(GeneralizedRCNN):
                 instances = instances[keep(instances)]
             sources = take_fields(instances, _SOURCE_FIELDS)
             regions = sources["source_boxes"]
-            outputs, pooled = heads.differentiable_outputs(features, regions, instances.pred_classes)
+            # Detections of several classes can come from one proposal: its region is pooled once.
+            proposals, rows = torch.unique(sources["source_index"], return_inverse=True)
+            first = torch.empty_like(proposals).scatter_(0, rows, torch.arange(len(rows), device=rows.device))
+            outputs, pooled = heads.differentiable_outputs(features, regions[first], rows, instances.pred_classes)
             trace = Trace(
                 boxes=sources["network_boxes"],
                 scores=instances.scores,
@@ -78,7 +81,7 @@ class ODAMRCNN(GeneralizedRCNN):
                 image_size=images.image_sizes[0],
                 padded_size=tuple(images.tensor.shape[-2:]),
                 output_size=instances.image_size,
-                rois=RoIs(pooled, regions[:, -1], paste_regions),
+                rois=RoIs(pooled, rows, regions[:, -1], paste_regions),
             )
         return instances, trace
 

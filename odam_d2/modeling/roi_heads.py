@@ -1,6 +1,6 @@
 """ROI heads that remember which proposal each detection came from.
 
-Shapes: D detections, R proposals, K classes, C channels, P side of a pooled region.
+Shapes: D detections, R proposals or regions, K classes, C channels, P side of a pooled region.
 """
 
 from collections.abc import Sequence
@@ -88,33 +88,32 @@ class ProposalTracing(nn.Module):
         return self.forward_with_given_boxes(features, [instances])[0]
 
     def differentiable_outputs(
-        self, features: dict[str, Tensor], regions: Tensor, classes: Tensor
+        self, features: dict[str, Tensor], regions: Tensor, rows: Tensor, classes: Tensor
     ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         """Run the box head again, with graph, on the regions behind the detections.
 
         Args:
             features: the backbone's outputs, with graph.
-            regions: what each stage pooled for each detection, (D,stages,4).
+            regions: what each stage pooled, (R,stages,4).
+            rows: the region behind each detection, (D,).
             classes: (D,).
 
         Returns:
             the outputs a target can name, each (D,): the class score is the mean over the stages' probabilities, the
-            class logit and the sides are the last stage's; and each stage's pooled features, (D,C,P,P).
+            class logit and the sides are the last stage's; and each stage's pooled features, (R,C,P,P).
         """
         pooled, scores = [], []
-        column = classes[:, None]
         for stage, (_, predictor) in enumerate(self.box_stages()):
             pooled.append(self.pool(features, regions[:, stage]))
             predictions = self.predict(pooled[-1], stage)
             place = [Instances((0, 0), proposal_boxes=Boxes(regions[:, stage]))]
             (probabilities,) = predictor.predict_probs(predictions, place)
-            scores.append(probabilities.gather(1, column)[:, 0])
+            scores.append(probabilities[rows, classes])
         (boxes,) = predictor.predict_boxes(predictions, place)
         boxes = boxes.view(len(boxes), boxes.shape[1] // 4, 4)
         # Class-agnostic regression predicts one box for all classes.
-        own = classes if boxes.shape[1] > 1 else torch.zeros_like(classes)
-        sides = boxes[torch.arange(len(boxes), device=boxes.device), own]
-        logit = predictions[0].gather(1, column)[:, 0]
+        sides = boxes[rows, classes if boxes.shape[1] > 1 else torch.zeros_like(classes)]
+        logit = predictions[0][rows, classes]
         return name_outputs(torch.stack(scores).mean(dim=0), logit, sides), tuple(pooled)
 
     def levels_of(self, boxes: Tensor) -> list[str]:

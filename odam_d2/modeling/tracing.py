@@ -84,6 +84,30 @@ def leaf_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) -> 
     return outputs, {name: stages[name] for name in wanted}, strides
 
 
+@contextmanager
+def record_outputs(modules: Sequence[nn.Module]) -> Iterator[Callable[[int, int], Tensor]]:
+    """Remember what modules return while a head runs; the hooks go away again, also on an error.
+
+    Args:
+        modules: in the order in which the head calls them for each level; one may stand there several times.
+
+    Yields:
+        (position in ``modules``, number of the level) -> output.
+    """
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+    hooks = [m.register_forward_hook(lambda module, args, output: seen[module].append(output)) for m in seen]
+
+    def output(position: int, level: int) -> Tensor:
+        module = modules[position]
+        return seen[module][level * modules.count(module) + modules[:position].count(module)]
+
+    try:
+        yield output
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def take_fields(instances: Instances, names: Sequence[str]) -> dict[str, Any]:
     """Remove bookkeeping fields from instances and return them."""
     fields = {name: instances.get(name) for name in names}

@@ -127,3 +127,51 @@ def test_heads_that_cannot_be_traced_are_named():
     model = rcnn("MODEL.ROI_HEADS.NAME", "StandardROIHeads")
     with pytest.raises(ValueError, match="StandardROIHeads.*ODAMROIHeads"):
         model.trace(random_input())
+
+
+CANDIDATES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0")
+HEADS = {
+    "fc": ("MODEL.ROI_BOX_HEAD.NUM_FC", "2"),
+    "conv_and_group_norm": ("MODEL.ROI_BOX_HEAD.NUM_CONV", "2", "MODEL.ROI_BOX_HEAD.NORM", "GN"),
+    "conv_and_frozen_norm": ("MODEL.ROI_BOX_HEAD.NUM_CONV", "1", "MODEL.ROI_BOX_HEAD.NORM", "FrozenBN"),
+    "cascade": ("MODEL.ROI_HEADS.NAME", "ODAMCascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("target", ["class_score", "class_logit", "x1", "y2"])
+def test_batched_region_maps_equal_one_backward_pass_for_each_detection(head, target):
+    model = rcnn(*CANDIDATES, "TEST.DETECTIONS_PER_IMAGE", "30", "MODEL.ROI_BOX_HEAD.CONV_DIM", "32", *HEADS[head])
+    for batch in (random_input(), random_input(64, 90)):
+        _, trace = model.trace(batch, ("roi_pool",))
+        rows, pooled, output = trace.rois.rows, trace.rois.features[-1], trace.outputs[target]
+        # Several classes of one region are among them.
+        assert len(rows.unique()) < len(rows) == 30
+        maps = GradientExplainer(layer="roi_pool", path="batched")(trace, target)
+        (grid,) = maps.grids
+        for d in range(len(trace)):
+            (gradient,) = torch.autograd.grad(output[d], pooled, retain_graph=True)
+            expected = (gradient[rows[d]] * pooled[rows[d]]).sum(dim=0).relu()
+            assert (grid.maps[d] - expected).norm() <= 1e-5 * expected.norm() + 1e-12
+        assert torch.allclose(maps.to_image(), GradientExplainer(layer="roi_pool")(trace, target).to_image(), atol=1e-6)
+
+
+def test_as_many_backward_passes_as_the_most_repeated_region_has_classes(monkeypatch):
+    from odam_d2.explain import gradients
+
+    model = rcnn(*CANDIDATES, "TEST.DETECTIONS_PER_IMAGE", "30")
+    _, trace = model.trace(random_input(), ("roi_pool",))
+    calls, grad = [], torch.autograd.grad
+    monkeypatch.setattr(
+        gradients.torch.autograd, "grad", lambda *args, **options: calls.append(1) or grad(*args, **options)
+    )
+    GradientExplainer(layer="roi_pool", path="batched")(trace, "class_score")
+    assert len(calls) == trace.rois.rows.bincount().max() > 1
+
+
+def test_batched_path_of_a_two_stage_detector_is_its_regions():
+    _, trace = rcnn().trace(random_input(), ("fpn", "roi_pool"))
+    with pytest.raises(ValueError, match="features='roi_pool'"):
+        GradientExplainer(path="batched")(trace, "class_score")
+    automatic = GradientExplainer(path="auto")(trace, "class_score").maps
+    assert torch.equal(automatic, GradientExplainer()(trace, "class_score").maps)
