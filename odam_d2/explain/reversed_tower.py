@@ -43,7 +43,7 @@ class Places:
         return y[:, :, None] * (self.size[1] + 2 * self.margin) + x[:, None, :]
 
     def gather(self, rows: Tensor, side: int) -> Tensor:
-        """Patches of a map that :func:`_rows` prepared, (n,side,side,C)."""
+        """Patches of a map that :func:`padded_rows` prepared, (n,side,side,C)."""
         return rows.index_select(0, self.cells(side).flatten()).view(len(self.y), side, side, -1)
 
     def scatter(self, patches: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Places:
         return levels[:, :, inner[0], inner[1]].contiguous()
 
 
-def _rows(level_map: Tensor, margin: int) -> Tensor:
+def padded_rows(level_map: Tensor, margin: int) -> Tensor:
     """Cells of a map with a margin of zeros around it, (1,C,Hl,Wl) -> ((Hl+2M)*(Wl+2M),C)."""
     return F.pad(level_map[0].permute(1, 2, 0), (0, 0, margin, margin, margin, margin)).flatten(0, 1)
 
@@ -120,9 +120,11 @@ class ReversedTower:
                     )
             elif not isinstance(module, nn.Identity):
                 scale = scale * affine_scale(module, position)
-        # A norm before the first convolution acts on the gradient's last axis, as A does in the product.
-        scaled = features.float() * scale[:, None, None]
-        self.features = scaled if self.whole else _rows(scaled, margin)
+        factor = features.float()
+        if not (subnet.tower and isinstance(subnet.tower[0], nn.Conv2d)):
+            # A norm in front of the first convolution acts on the gradient channel by channel, as A does.
+            factor = factor * scale[:, None, None]
+        self.features = factor if self.whole else padded_rows(factor, margin)
 
     def products(self, places: Places, seeds: Sequence[tuple[nn.Conv2d, Tensor]]) -> Tensor:
         """sum_k dY/dA_k o A_k, maps before they are rectified.
@@ -153,7 +155,7 @@ class ReversedTower:
 
     def _cut_border(self) -> None:
         """Zero the gradients of patches at cells outside the level."""
-        inside = _rows(torch.ones(1, 1, *self.size, device=self.device), self.margin)
+        inside = padded_rows(torch.ones(1, 1, *self.size, device=self.device), self.margin)
         self.steps.append(lambda gradient, places: gradient * places.gather(inside, gradient.shape[1]))
 
     def _mask(self, positive: Tensor) -> None:
@@ -161,7 +163,7 @@ class ReversedTower:
         if self.whole:
             self.steps.append(lambda gradient, places: gradient * positive)
             return
-        rows = _rows(positive, self.margin)
+        rows = padded_rows(positive, self.margin)
         self.steps.append(lambda gradient, places: gradient * places.gather(rows, gradient.shape[1]))
 
     def _convolution(self, weight: Tensor) -> None:
@@ -220,7 +222,7 @@ class Correction:
     ):
         self.groups = groups
         self.gamma = gamma
-        self.normalised = _rows(normalised, margin)
+        self.normalised = padded_rows(normalised, margin)
         height, width = features.shape[-2:]
         reach = weight.shape[-1] // 2
         cells = features[0].float().flatten(1).t()

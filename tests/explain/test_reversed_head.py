@@ -224,11 +224,13 @@ def test_group_norms_that_are_not_corrected_have_constant_statistics(corrected, 
     assert relative_error(maps, exact_maps(expected, expected.outputs["class_logit"])) < 1e-5
 
 
-def test_plan_depends_on_group_norm_and_the_number_of_cells():
+def test_plan_depends_on_group_norm_and_the_number_of_cells(monkeypatch):
     plain = head_trace([conv(4, 6), nn.ReLU()], conv(6, 3), [], sizes=((6, 6), (5, 5)))
     # Receptive field 5 x 5.
     assert [plan_level(plain, level, "auto") for level in STRIDES] == ["patch", "whole"]
     assert [plan_level(plain, level, "batched") for level in STRIDES] == ["patch", "patch"]
+    # One convolution of 4 * 6 * 9 = 216 weights: 432 operations a cell.
+    monkeypatch.setattr(reversed_head, "WHOLE_FLOPS", 432 * 800)
     for cells, auto, batched in (
         (800, "whole", "corrected"),
         (801, "corrected", "corrected"),
