@@ -50,7 +50,13 @@ def add_odam_config(cfg: CfgNode) -> None:
     if not torch.cuda.is_available():
         # Detectron2's default is "cuda" whatever the machine has.
         cfg.MODEL.DEVICE = "cpu"
+    _add_models(cfg)
+    cfg.ODAM = CfgNode()
+    _add_explanation(cfg)
+    _add_training(cfg)
 
+
+def _add_models(cfg: CfgNode) -> None:
     # ---- FCOS. Detectron2 has the model but no yaml keys for it; the names follow MODEL.RETINANET.
     cfg.MODEL.FCOS = CfgNode()
     cfg.MODEL.FCOS.NUM_CLASSES = 80
@@ -78,7 +84,8 @@ def add_odam_config(cfg: CfgNode) -> None:
     # Coarser levels on top of the FPN: "p6p7" (two convolutions, dense heads), "p6" (max-pooling, R-CNN) or "none".
     cfg.MODEL.TIMM.TOP_BLOCK = "p6p7"
 
-    cfg.ODAM = CfgNode()
+
+def _add_explanation(cfg: CfgNode) -> None:
     # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its
     # figures, with a width adapted to each object.
     cfg.ODAM.EXPLAIN = CfgNode()
@@ -91,6 +98,9 @@ def add_odam_config(cfg: CfgNode) -> None:
     # scripts/explain.py explains detections that score at least this much, and at most so many an image.
     cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10
+
+
+def _add_training(cfg: CfgNode) -> None:
     # ---- Training a detector on few images: augmentation beyond Detectron2's defaults. Off unless CROP_SIZE > 0.
     cfg.ODAM.INPUT = CfgNode()
     # Side in pixels of the square training crop (padded where the image is smaller).

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 os.chdir(Path(__file__).parent.parent)
+# Threads that wait for each other on a busy machine make networks as small as the tests' ten times slower.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -35,15 +35,6 @@ ROI_HEADS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other on a busy machine make these small networks ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def zoo_cfg(name: str) -> CfgNode:
     cfg = get_cfg()
     add_odam_config(cfg)

@@ -60,15 +60,6 @@ WEIGHTS = {"cascade": [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)], "c4"
 SIDES = ("x1", "y1", "x2", "y2")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other on a busy machine make these small networks slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def detector(kind, options=None):
     """A random detector whose detections differ from each other."""
     torch.manual_seed(0)
