@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms, box_iou
 # Candidates that are compared with each other at a time: fewer cost more launches, more cost comparisons with
 # candidates that a smaller block would have suppressed before.
 BLOCK = 256
-# (positions of b candidates, positions of n candidates) -> (b,n) bool: whether the first, if kept, rules out the second.
+# (positions of b candidates, of n candidates) -> (b,n) bool: whether the first, if kept, rules out the second.
 Duplicates = Callable[[Tensor, Tensor], Tensor]
 
 
