@@ -114,26 +114,25 @@ def _rows_by_level(trace: Trace) -> Iterator[tuple[str, Tensor]]:
 def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded], plan: str, memory: int) -> Grid:
     features, radius, stride = trace.features[level], _radius(trace), trace.strides[level]
     size = tuple(features.shape[-2:])
-    if not seeded:
-        return Grid(features.new_zeros((len(rows), *size), dtype=torch.float32), rows, stride)
     conv, values = trace.subnets[0].predictors[0]
     anchors = conv.out_channels // values.shape[1]
     cell = trace.index[rows] // anchors
     y, x, anchor = cell // size[1], cell % size[1], trace.index[rows] % anchors
 
     towers = [ReversedTower(subnet, level, features, radius, plan) for subnet, _ in seeded]
-    cells = size[0] * size[1] if plan == "whole" else (2 * radius + 1) ** 2
+    side = 2 * radius + 1
+    cells = size[0] * size[1] if plan == "whole" else side * side
+    channels = max((tower.channels for tower in towers), default=1)
     # 4 bytes a number: patches are float32 also under autocast.
-    chunk = max(1, min(MAX_CHUNK, memory // (_LIVE_ARRAYS * 4 * cells * max(tower.channels for tower in towers))))
+    chunk = max(1, min(MAX_CHUNK, memory // (_LIVE_ARRAYS * 4 * cells * channels)))
     maps = []
     for part in torch.arange(len(rows), device=rows.device).split(chunk):
         places = Places(y[part], x[part], anchor[part], size, radius)
         # The subnets' gradients add up at the features, and a map is linear in the gradient before it is rectified.
-        products = [
-            tower.products(places, [(conv, seed[rows[part]]) for conv, seed in pairs])
-            for tower, (_, pairs) in zip(towers, seeded)
-        ]
-        maps.append(torch.stack(products).sum(dim=0).relu())
+        total = features.new_zeros((len(part), *((side, side) if plan == "patch" else size)), dtype=torch.float32)
+        for tower, (_, pairs) in zip(towers, seeded):
+            total = total + tower.products(places, [(conv, seed[rows[part]]) for conv, seed in pairs])
+        maps.append(total.relu())
     if plan != "patch":
         return Grid(torch.cat(maps), rows, stride)
     return Grid(torch.cat(maps), rows, stride, origin=torch.stack([y, x], dim=1) - radius, level_size=size)

@@ -284,8 +284,12 @@ def test_no_detection_gives_no_grid():
 
 def test_an_output_that_ignores_the_head_has_empty_maps():
     trace = head_trace([conv(4, 6), nn.ReLU()], conv(6, 3), CORNERS_AND_MIDDLE)
-    maps = whole_maps(trace, reversed_maps(trace, 0 * trace.outputs["class_logit"]))
+    grids = reversed_maps(trace, 0 * trace.outputs["class_logit"])
+    maps = whole_maps(trace, grids)
     assert len(maps) == len(trace) and all(m.sum() == 0 for m in maps)
+    # They can be combined with others.
+    others = reversed_maps(trace, trace.outputs["class_logit"])
+    assert [grid.maps.shape for grid in grids] == [grid.maps.shape for grid in others]
 
 
 @pytest.mark.parametrize("path", ["batched", "auto"])
