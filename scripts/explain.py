@@ -55,10 +55,13 @@ class Outputs:
         self.images: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
         self.pages: list[str] = []
-        for sub in ("sheets", "maps"):
-            (self.folder / sub).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.folder):
-            pass  # fails here, before any work is done, where the folder cannot be written
+        try:
+            for sub in ("sheets", "maps"):
+                (self.folder / sub).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # fails here, before any work is done, where the folder cannot be written
+        except OSError as error:
+            raise OSError(f"the output folder {self.folder} cannot be written: {error.strerror}") from error
 
     def name_for(self, path: Path) -> str:
         """A file name of its own for each image, also where two folders hold the same name."""
@@ -91,7 +94,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
-        "--targets", default="class_score,x1,y1,x2,y2,combined", help=f"comma-separated, of {', '.join(TARGETS)}"
+        "--targets",
+        nargs="+",
+        default=["class_score", "x1", "y1", "x2", "y2", "combined"],
+        help=f"separated by spaces or commas, of {', '.join(TARGETS)}",
     )
     parser.add_argument("--method", default="odam", help=", ".join(METHODS))
     parser.add_argument("--features", default="fpn", help="fpn, roi_pool or a bottom-up stage such as res4")
@@ -230,7 +236,7 @@ def main() -> int:
     console = Console(stderr=True)
     setup_logger(name="fvcore").setLevel("WARNING")
     try:
-        targets = [t for t in args.targets.split(",") if t]
+        targets = [target for word in args.targets for target in word.split(",") if target]
         if not targets:
             raise ValueError("--targets names no target")
         check_targets(targets)
@@ -243,6 +249,8 @@ def main() -> int:
         if cfg.ODAM.EXPLAIN.MAX_INSTANCES < 1:
             raise ValueError(f"--max-instances is {cfg.ODAM.EXPLAIN.MAX_INSTANCES}; at least 1 is needed")
         options = cfg.ODAM.EXPLAIN
+        if not 0 <= options.CONFIDENCE_THRESHOLD <= 1:
+            raise ValueError(f"--confidence-threshold is {options.CONFIDENCE_THRESHOLD}; it must lie between 0 and 1")
         explainer = GradientExplainer(args.method, args.features, options.SMOOTHING, options.PATH, options.MEMORY)
         predictor = ODAMPredictor(cfg)
         predictor.check_features((args.features,))

@@ -22,7 +22,11 @@ class CompleteCheckpointer(DetectionCheckpointer):
     """
 
     def _torch_load(self, f: str) -> Any:
-        return torch.load(f, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        # What PyTorch raises for a file of another kind depends on the file's first bytes.
+        except (pickle.UnpicklingError, EOFError, KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise ValueError("PyTorch cannot read them as a checkpoint of tensors alone (weights_only=True)") from error
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)

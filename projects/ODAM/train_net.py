@@ -3,7 +3,6 @@
 
 import argparse
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
@@ -14,6 +13,7 @@ import odam_d2.modeling  # noqa: F401  registers the models
 from odam_d2.config import load_config
 from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.engine import ODAMTrainer
+from odam_d2.modeling.checkpoint import CompleteCheckpointer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> dict:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = ODAMTrainer.build_model(cfg)
-    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    CompleteCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = ODAMTrainer.test(cfg, model)
     verify_results(cfg, results)
     return results

@@ -38,7 +38,7 @@ def photos(tmp_path):
 def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weights, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photograph")
     out = tmp_path / "out"
-    done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--targets", "class_score,x2"))
+    done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--targets", "class_score,", "x2"))
     assert done.returncode == 0, done.stderr
     assert "broken.jpg" in done.stderr and "Traceback" not in done.stderr
     assert "2 images" in done.stdout and "ms / map" in done.stdout
@@ -68,7 +68,7 @@ def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_pa
 
 
 def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path):
-    words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1.1")
+    words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -94,6 +94,7 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path):
         (["--method", "lime"], "'lime'"),
         (["--features", "res9"], "'res9'"),
         (["--max-instances", "0"], "--max-instances"),
+        (["--confidence-threshold", "2"], "--confidence-threshold is 2.0"),
         (["--config-file", "configs/absent.yaml"], "configs/absent.yaml"),
         (["--input", "absent.png"], "absent.png"),
     ],
@@ -110,6 +111,7 @@ def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, ph
     ("opts", "culprit"),
     [
         (["MODEL.WEIGHTS", "absent.pth"], "absent.pth"),
+        (["MODEL.WEIGHTS", "README.md"], "weights README.md cannot be used: PyTorch cannot read them"),
         (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS"),
         (["MODEL.NOTHING", "1"], "MODEL.NOTHING"),
         (["MODEL.FCOS.NUM_CLASSES", "7"], "head.cls_score"),
