@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from odam_d2.modeling.tracing import (
     Keep,
+    Tracing,
     check_layers,
     inference_with_graph,
+    join,
     leaf_features,
     record_outputs,
     stage_names,
@@ -26,7 +28,7 @@ from odam_d2.structures import Subnet, Trace
 _SOURCE_FIELDS = ("source_level", "source_index", "network_boxes")
 
 
-class DenseTracing(DenseDetector):
+class DenseTracing(Tracing, DenseDetector):
     """Mixin for :class:`DenseDetector` subclasses whose detections can be explained.
 
     Subclasses say how the head's outputs become a score (:meth:`class_scores`) and how many values each output has
@@ -81,65 +83,58 @@ class DenseTracing(DenseDetector):
         """Layers this detector can be explained at."""
         return [*stage_names(self.backbone), "fpn"]
 
-    def trace(
-        self, batched_input: dict, layers: Sequence[str] = ("fpn",), keep: Keep | None = None
-    ) -> tuple[Instances, Trace]:
-        """Detect objects in one image and remember what explaining them needs.
-
-        Args:
-            batched_input: ``image`` (3,h,w), ``height``, ``width`` as Detectron2's models take them.
-            layers: layers to explain at, ``fpn`` and bottom-up stages such as ``res4``.
-            keep: picks the detections to trace; default all.
-
-        Returns:
-            the detections as the model itself returns them, and their trace.
-
-        Raises:
-            ValueError: unknown layer.
-        """
+    def trace_batch(
+        self, batched_inputs: Sequence[dict], layers: Sequence[str] = ("fpn",), keep: Keep | None = None
+    ) -> list[tuple[Instances, Trace]]:
+        """Implements :meth:`odam_d2.modeling.tracing.Tracing.trace_batch`."""
         check_layers(layers, self.layers)
         with inference_with_graph(self):
-            images = self.preprocess_image([batched_input])
-            features, stages, strides = leaf_features(self.backbone, images.tensor, layers)
-            pyramid = [features[f] for f in self.head_in_features]
+            images = self.preprocess_image(batched_inputs)
+            features, strides = leaf_features(self.backbone, images.tensor, layers)
+            pyramid = [join(features, name) for name in self.head_in_features]
             with record_outputs([m for tower, _ in self.subnets() for m in _flat(tower)]) as seen:
                 predictions = self.head(pyramid)
-            instances = self._detect(batched_input, images, pyramid, predictions)
-            if keep is not None:
-                instances = instances[keep(instances)]
-            sources = take_fields(instances, _SOURCE_FIELDS)
-            rows = self._rows(predictions, pyramid, sources)
-            trace = Trace(
-                boxes=sources["network_boxes"],
-                scores=instances.scores,
-                classes=instances.pred_classes,
-                outputs=self._outputs(rows, instances.pred_classes),
-                features={**{f: features[f] for f in self.head_in_features}, **stages},
-                strides=strides,
-                levels=[self.head_in_features[i] for i in sources["source_level"].tolist()],
-                index=sources["source_index"],
-                image_size=images.image_sizes[0],
-                padded_size=tuple(images.tensor.shape[-2:]),
-                output_size=instances.image_size,
-                subnets=tuple(self._subnets(seen, rows)),
-            )
-        return instances, trace
+            traced = []
+            for i, instances in enumerate(self._detect(batched_inputs, images, pyramid, predictions)):
+                if keep is not None:
+                    instances = instances[keep(instances)]
+                sources = take_fields(instances, _SOURCE_FIELDS)
+                rows = self._rows([[level[i : i + 1] for level in output] for output in predictions], pyramid, sources)
+                trace = Trace(
+                    boxes=sources["network_boxes"],
+                    scores=instances.scores,
+                    classes=instances.pred_classes,
+                    outputs=self._outputs(rows, instances.pred_classes),
+                    features={**{f: features[i].outputs[f] for f in self.head_in_features}, **features[i].stages},
+                    strides=strides,
+                    levels=[self.head_in_features[level] for level in sources["source_level"].tolist()],
+                    index=sources["source_index"],
+                    image_size=images.image_sizes[i],
+                    padded_size=tuple(images.tensor.shape[-2:]),
+                    output_size=instances.image_size,
+                    subnets=tuple(self._subnets(seen, i, rows)),
+                )
+                traced.append((instances, trace))
+        return traced
 
     @torch.no_grad()
-    def _detect(self, batched_input, images, pyramid, predictions) -> Instances:
+    def _detect(self, batched_inputs, images, pyramid, predictions) -> list[Instances]:
         """Detectron2's inference on a copy of the outputs, which it overwrites, with bookkeeping fields."""
         copies = [[x.detach().clone() for x in output] for output in predictions]
         self._recording = True
         try:
-            (result,) = self.forward_inference(images, pyramid, copies)
+            results = self.forward_inference(images, pyramid, copies)
         finally:
             self._recording = False
-        height, width = images.image_sizes[0]
-        boxes = result.pred_boxes.clone()
-        # Dense detectors clip only when they scale to the output size.
-        boxes.clip((height, width))
-        result.network_boxes = boxes.tensor
-        return detector_postprocess(result, batched_input.get("height", height), batched_input.get("width", width))
+        found = []
+        for result, batched_input, (height, width) in zip(results, batched_inputs, images.image_sizes):
+            boxes = result.pred_boxes.clone()
+            # Dense detectors clip only when they scale to the output size.
+            boxes.clip((height, width))
+            result.network_boxes = boxes.tensor
+            size = batched_input.get("height", height), batched_input.get("width", width)
+            found.append(detector_postprocess(result, *size))
+        return found
 
     def _rows(self, predictions, pyramid, sources: dict) -> tuple[Tensor, ...]:
         """The detections' anchors (D,4), then every output of the head at them, (D,values) with graph."""
@@ -155,7 +150,8 @@ class DenseTracing(DenseDetector):
 
         return gather(anchors), *(gather([level[0] for level in output]) for output in outputs)
 
-    def _subnets(self, seen: Callable[[int, int], Tensor], rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
+    def _subnets(self, seen: Callable[[int, int], Tensor], i: int, rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
+        """What the subnets saw of image i."""
         start = 0
         for tower, predictors in self.subnets():
             modules = _flat(tower)
@@ -163,7 +159,9 @@ class DenseTracing(DenseDetector):
             start += len(modules)
             yield Subnet(
                 tower=modules,
-                seen={f: tuple(seen(p, level) for p in places) for level, f in enumerate(self.head_in_features)},
+                seen={
+                    f: tuple(seen(p, level)[i : i + 1] for p in places) for level, f in enumerate(self.head_in_features)
+                },
                 predictors=tuple((conv, rows[1 + output]) for output, conv in predictors.items()),
             )
 

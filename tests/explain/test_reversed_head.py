@@ -333,6 +333,28 @@ def test_batched_maps_of_fcos_equal_exact_ones_for_images_of_different_size(targ
             assert torch.allclose(maps.to_image(), exact.to_image(), rtol=1e-4, atol=1e-5 * float(exact.maps.max()))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layer", ["fpn", "res4"])
+def test_two_images_of_different_size_in_a_batch(layer, device):
+    model = tiny_fcos().to(device)
+    large, small = random_input(100, 150), random_input(64, 90, seed=1)
+    traced = model.trace_batch([large, small], (layer,))
+    assert [trace.image_size for _, trace in traced] == [(100, 150), (64, 90)]
+    assert {trace.padded_size for _, trace in traced} == {(128, 160)}
+    for instances, trace in traced:
+        exact = GradientExplainer(layer=layer)(trace, "class_score")
+        assert len(instances) == len(trace) > 0 and exact.maps.sum() > 0
+        if layer == "fpn":
+            for path in ("batched", "auto"):
+                found = GradientExplainer(path=path)(trace, "class_score").maps
+                assert torch.allclose(found, exact.maps, rtol=1e-4, atol=1e-5 * float(exact.maps.max()))
+    # Padding is no other for the large image when it is alone.
+    instances, alone = model.trace(large, (layer,))
+    assert torch.allclose(traced[0][0].scores, instances.scores, atol=1e-6)
+    maps = [GradientExplainer(layer=layer)(trace, "x2").to_image() for trace in (traced[0][1], alone)]
+    assert torch.allclose(*maps, atol=1e-5 * float(maps[1].max()) + 1e-9)
+
+
 def test_patches_resample_like_whole_levels():
     model = tiny_fcos()
     _, trace = model.trace(random_input())

@@ -175,3 +175,19 @@ def test_batched_path_of_a_two_stage_detector_is_its_regions():
         GradientExplainer(path="batched")(trace, "class_score")
     automatic = GradientExplainer(path="auto")(trace, "class_score").maps
     assert torch.equal(automatic, GradientExplainer()(trace, "class_score").maps)
+
+
+@pytest.mark.parametrize("layer", ["fpn", "roi_pool", "res4"])
+def test_two_images_of_different_size_in_a_batch(layer):
+    model, large, small = rcnn(), random_input(100, 150), random_input(64, 90, seed=1)
+    traced = model.trace_batch([large, small], (layer,))
+    assert [trace.image_size for _, trace in traced] == [(100, 150), (64, 90)]
+    instances, alone = model.trace(large, (layer,))
+    assert torch.allclose(traced[0][0].scores, instances.scores, atol=1e-6)
+    for trace in (traced[0][1], traced[1][1]):
+        exact = GradientExplainer(layer=layer)(trace, "class_score")
+        assert exact.maps.sum() > 0
+        automatic = GradientExplainer(layer=layer, path="auto")(trace, "class_score")
+        assert torch.allclose(automatic.to_image(), exact.to_image(), atol=1e-6)
+    maps = [GradientExplainer(layer=layer)(trace, "x2").to_image() for trace in (traced[0][1], alone)]
+    assert torch.allclose(*maps, atol=1e-5 * float(maps[1].max()) + 1e-9)
