@@ -53,7 +53,9 @@ def add_odam_config(cfg: CfgNode) -> None:
     _add_models(cfg)
     cfg.ODAM = CfgNode()
     _add_explanation(cfg)
+    _add_nms(cfg)
     _add_training(cfg)
+    _add_embedding(cfg)
 
 
 def _add_models(cfg: CfgNode) -> None:
@@ -100,6 +102,28 @@ def _add_explanation(cfg: CfgNode) -> None:
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10
 
 
+def _add_nms(cfg: CfgNode) -> None:
+    # ---- The NMS a detector holds: "greedy" (Detectron2's own), "soft", "feature" or "odam". The IoU threshold (the
+    # paper's T_iou) is the detector's own key: MODEL.FCOS.NMS_THRESH_TEST, MODEL.RETINANET.NMS_THRESH_TEST or
+    # MODEL.ROI_HEADS.NMS_THRESH_TEST; so are the numbers of candidates and of kept detections.
+    cfg.ODAM.NMS = CfgNode()
+    cfg.ODAM.NMS.NAME = "greedy"
+    # ODAM-NMS: "cosine" or "pearson", and the thresholds T^h and T^l of Algorithm 1; 1.0 and -1.0 switch them off.
+    cfg.ODAM.NMS.CORRELATION = "cosine"
+    cfg.ODAM.NMS.CORR_HIGH = 0.8
+    cfg.ODAM.NMS.CORR_LOW = 0.2
+    # Cells along the image's short edge of the grid on which heat maps are compared.
+    cfg.ODAM.NMS.SHORT_EDGE = 50
+    # Soft-NMS: "gaussian" or "linear", width of the Gaussian, and the decayed score below which candidates go.
+    cfg.ODAM.NMS.SOFT_METHOD = "gaussian"
+    cfg.ODAM.NMS.SOFT_SIGMA = 0.5
+    cfg.ODAM.NMS.SOFT_SCORE_THRESH = 0.05
+    # FeatureNMS asks the embeddings between these overlaps; closer than the distance means the same object.
+    cfg.ODAM.NMS.FEATURE_IOU_HIGH = 0.9
+    cfg.ODAM.NMS.FEATURE_IOU_LOW = 0.1
+    cfg.ODAM.NMS.FEATURE_DISTANCE = 1.0
+
+
 def _add_training(cfg: CfgNode) -> None:
     # ---- Training a detector on few images: augmentation beyond Detectron2's defaults. Off unless CROP_SIZE > 0.
     cfg.ODAM.INPUT = CfgNode()
@@ -111,8 +135,30 @@ def _add_training(cfg: CfgNode) -> None:
     cfg.ODAM.INPUT.COLOR_JITTER = 0.0
     # Probability that a training sample is a 2x2 mosaic of four jittered images.
     cfg.ODAM.INPUT.MOSAIC_PROB = 0.0
+    # Keep the regions that a crowd data set marks as neither object nor background (iscrowd): what lies in them is no
+    # background in training. Detectron2 drops the marks. Not together with CROP_SIZE; two-stage detectors need
+    # MODEL.PROPOSAL_GENERATOR.NAME ODAMRPN.
+    cfg.ODAM.INPUT.IGNORE_REGIONS = False
     # ---- Solver: "SGD" (Detectron2's) or "ADAMW" (decoupled decay, SOLVER.WEIGHT_DECAY).
     cfg.ODAM.SOLVER = CfgNode()
     cfg.ODAM.SOLVER.OPTIMIZER = "SGD"
     # Learning-rate factor of the backbone's bottom-up network, whose weights are pretrained.
     cfg.ODAM.SOLVER.BACKBONE_MULTIPLIER = 1.0
+
+
+def _add_embedding(cfg: CfgNode) -> None:
+    # ---- Embeddings for FeatureNMS (Salscheider, ICPR 2020): one more head, trained by the margin loss.
+    cfg.ODAM.EMBEDDING = CfgNode()
+    # Length of an embedding, 32 in the paper; 0: no such head, and Detectron2's parameter names.
+    cfg.ODAM.EMBEDDING.DIM = 0
+    # Convolutions of its tower in dense detectors; two-stage ones have one linear layer on the box head.
+    cfg.ODAM.EMBEDDING.NUM_CONVS = 2
+    cfg.ODAM.EMBEDDING.LOSS_WEIGHT = 1.0
+    # alpha and beta: distances up to BOUNDARY mean the same object, and pairs shall keep MARGIN from it.
+    cfg.ODAM.EMBEDDING.MARGIN = 0.2
+    cfg.ODAM.EMBEDDING.BOUNDARY = 1.0
+    # At most so many positives of an image, drawn at random, are compared with each other; 0: all.
+    cfg.ODAM.EMBEDDING.MAX_SAMPLES = 300
+    # True: the head learns on the detector's features without changing them, so that every NMS is compared on the same
+    # detector. False: joint training, as in the paper.
+    cfg.ODAM.EMBEDDING.DETACH = True

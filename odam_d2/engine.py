@@ -5,16 +5,45 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
 from odam_d2.data.augmentation import MosaicMapper
-from odam_d2.evaluation.evaluators import BoxEvaluator
+from odam_d2.data.crowd_mapper import CrowdMapper
+from odam_d2.evaluation.evaluators import BoxEvaluator, CrowdHumanEvaluator
 
 OPTIMIZERS = ("SGD", "ADAMW")
+
+
+def check_ignore_regions(cfg: CfgNode) -> None:
+    """Refuse settings under which ignore regions would be lost, or be learned as objects.
+
+    Args:
+        cfg: an experiment with ``ODAM.INPUT.IGNORE_REGIONS``.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    model = cfg.MODEL
+    if cfg.ODAM.INPUT.CROP_SIZE > 0:
+        raise ValueError(
+            f"ODAM.INPUT.IGNORE_REGIONS does not go with ODAM.INPUT.CROP_SIZE {cfg.ODAM.INPUT.CROP_SIZE}: mosaics have "
+            "no ignore regions"
+        )
+    if model.MASK_ON or model.KEYPOINT_ON:
+        raise ValueError("ODAM.INPUT.IGNORE_REGIONS keeps boxes only; set MODEL.MASK_ON and MODEL.KEYPOINT_ON to False")
+    parts = {"MODEL.META_ARCHITECTURE": model.META_ARCHITECTURE}
+    if model.META_ARCHITECTURE == "ODAMRCNN":
+        parts |= {
+            "MODEL.PROPOSAL_GENERATOR.NAME": model.PROPOSAL_GENERATOR.NAME,
+            "MODEL.ROI_HEADS.NAME": model.ROI_HEADS.NAME,
+        }
+    for key, name in parts.items():
+        if not name.startswith("ODAM"):
+            raise ValueError(f"{key} {name} would learn ignore regions as objects; use the one called ODAM{name}")
 
 
 class ODAMTrainer(DefaultTrainer):
@@ -50,7 +79,16 @@ class ODAMTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`."""
+        """Detectron2's loader; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`.
+
+        With ``ODAM.INPUT.IGNORE_REGIONS`` through :class:`CrowdMapper`.
+
+        Raises:
+            ValueError: ignore regions for a detector, or with other settings, that would not respect them.
+        """
+        if cfg.ODAM.INPUT.IGNORE_REGIONS:
+            check_ignore_regions(cfg)
+            return build_detection_train_loader(cfg, mapper=CrowdMapper(cfg, is_train=True))
         if cfg.ODAM.INPUT.CROP_SIZE <= 0:
             return super().build_train_loader(cfg)
         dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
@@ -63,6 +101,8 @@ class ODAMTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-        """Box AP as COCO defines it, and AP50 of every class."""
-        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        """Box AP as COCO defines it, and AP50 of every class; or what is usual for crowds."""
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "crowdhuman":
+            return CrowdHumanEvaluator(dataset_name, folder)
         return BoxEvaluator(dataset_name, tasks=("bbox",), output_dir=folder)

@@ -73,17 +73,7 @@ def odam_nms(
         ValueError: shapes that do not fit, NaN, or an unknown correlation.
     """
     _check(boxes, scores, classes)
-    directions = unit_maps(maps, correlation)
-    if len(directions) != len(boxes):
-        raise ValueError(f"there are {len(directions)} heat maps for {len(boxes)} boxes")
-
-    def duplicates(first: Tensor, second: Tensor) -> Tensor:
-        overlap = box_iou(boxes[first].float(), boxes[second].float()) >= iou_threshold
-        # Rounding may carry the correlation of equal maps beyond 1, which would defeat corr_high = 1.
-        corr = (directions[first] @ directions[second].t()).clamp(-1, 1)
-        return torch.where(overlap, corr > corr_low, corr > corr_high)
-
-    return _suppress(scores, classes, duplicates)
+    return _suppress(scores, classes, odam_duplicates(boxes, maps, iou_threshold, corr_high, corr_low, correlation))
 
 
 def feature_nms(
@@ -116,16 +106,7 @@ def feature_nms(
         ValueError: shapes that do not fit, or NaN.
     """
     _check(boxes, scores, classes)
-    if embeddings.dim() != 2 or len(embeddings) != len(boxes) or embeddings.isnan().any():
-        raise ValueError(f"embeddings must be numbers of shape ({len(boxes)}, E), not {tuple(embeddings.shape)}")
-    points = embeddings.float()
-
-    def duplicates(first: Tensor, second: Tensor) -> Tensor:
-        overlap = box_iou(boxes[first].float(), boxes[second].float())
-        near = torch.cdist(points[first], points[second], compute_mode="donot_use_mm_for_euclid_dist") < distance
-        return (overlap > iou_high) | ((overlap > iou_low) & near)
-
-    return _suppress(scores, classes, duplicates)
+    return _suppress(scores, classes, feature_duplicates(boxes, embeddings, iou_high, iou_low, distance))
 
 
 def soft_nms(
@@ -176,6 +157,49 @@ def soft_nms(
         left = left.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     keep = taken > score_threshold
     return order[keep], taken[keep]
+
+
+def greedy_duplicates(boxes: Tensor, iou_threshold: float) -> Duplicates:
+    """Who rules out whom in :func:`greedy_nms`."""
+    return lambda first, second: box_iou(boxes[first].float(), boxes[second].float()) > iou_threshold
+
+
+def odam_duplicates(
+    boxes: Tensor,
+    maps: Tensor,
+    iou_threshold: float = 0.5,
+    corr_high: float = 0.8,
+    corr_low: float = 0.2,
+    correlation: str = "cosine",
+) -> Duplicates:
+    """Who rules out whom in :func:`odam_nms`; arguments and errors are the same."""
+    directions = unit_maps(maps, correlation)
+    if len(directions) != len(boxes):
+        raise ValueError(f"there are {len(directions)} heat maps for {len(boxes)} boxes")
+
+    def duplicates(first: Tensor, second: Tensor) -> Tensor:
+        overlap = box_iou(boxes[first].float(), boxes[second].float()) >= iou_threshold
+        # Rounding may carry the correlation of equal maps beyond 1, which would defeat corr_high = 1.
+        corr = (directions[first] @ directions[second].t()).clamp(-1, 1)
+        return torch.where(overlap, corr > corr_low, corr > corr_high)
+
+    return duplicates
+
+
+def feature_duplicates(
+    boxes: Tensor, embeddings: Tensor, iou_high: float = 0.9, iou_low: float = 0.1, distance: float = 1.0
+) -> Duplicates:
+    """Who rules out whom in :func:`feature_nms`; arguments and errors are the same."""
+    if embeddings.dim() != 2 or len(embeddings) != len(boxes) or embeddings.isnan().any():
+        raise ValueError(f"embeddings must be numbers of shape ({len(boxes)}, E), not {tuple(embeddings.shape)}")
+    points = embeddings.float()
+
+    def duplicates(first: Tensor, second: Tensor) -> Tensor:
+        overlap = box_iou(boxes[first].float(), boxes[second].float())
+        near = torch.cdist(points[first], points[second], compute_mode="donot_use_mm_for_euclid_dist") < distance
+        return (overlap > iou_high) | ((overlap > iou_low) & near)
+
+    return duplicates
 
 
 def unit_maps(maps: Tensor, correlation: str = "cosine") -> Tensor:

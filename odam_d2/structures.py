@@ -274,7 +274,9 @@ class HeatMaps:
             for start in range(0, len(kept), step):
                 chosen = kept[start : start + step]
                 places = [position[row] for row in grid.rows[chosen].tolist()]
-                out[places] = _sample_grid(grid, chosen, size, extent, self.paste)
+                # Positions need more digits than autocast would leave them.
+                with torch.autocast(out.device.type, enabled=False):
+                    out[places] = _sample_grid(grid, chosen, size, extent, self.paste)
         return out
 
 

@@ -63,6 +63,8 @@ def padded_rows(level_map: Tensor, margin: int) -> Tensor:
     return F.pad(level_map[0].permute(1, 2, 0), (0, 0, margin, margin, margin, margin)).flatten(0, 1)
 
 
+# Patches that go through a convolution together on a CPU: what they need then stays in its cache.
+CACHED_PATCHES = 16
 # One step of the backward pass on gradients, (n,k,k,C) for patches or (n,C,Hl,Wl) for whole levels.
 Step = Callable[[Tensor, Places], Tensor]
 
@@ -172,6 +174,10 @@ class ReversedTower:
             radius = weight.shape[-1] // 2
             self.steps.append(lambda gradient, places: F.conv_transpose2d(gradient, weight, padding=radius))
             return
+        if weight.device.type == "cpu" and not torch.is_grad_enabled():
+            taps = weight.permute(2, 3, 0, 1).contiguous()
+            self.steps.append(lambda gradient, places: _transposed_convolution(gradient, taps))
+            return
         weight = weight.contiguous(memory_format=torch.channels_last)
 
         def step(gradient: Tensor, places: Places) -> Tensor:
@@ -190,6 +196,29 @@ class ReversedTower:
             return dx.reshape(shape) * inverse_sigma[:, None, None]
 
         self.steps.append(step)
+
+
+def _transposed_convolution(gradient: Tensor, taps: Tensor) -> Tensor:
+    """``conv_transpose2d`` of small patches on a CPU, a matrix product a tap of the kernel.
+
+    PyTorch's own computes every cell of the grown patch from all taps, also from the zeros around the old one, and is
+    slow for 3 x 3 cells; this is a quarter faster over the layers of a head.
+
+    Args:
+        gradient: (n,k,k,C).
+        taps: the kernel, (r,r,C,Ci).
+
+    Returns:
+        (n,k+r-1,k+r-1,Ci).
+    """
+    side, kernel = gradient.shape[1], len(taps)
+    grown = gradient.new_zeros((len(gradient), side + kernel - 1, side + kernel - 1, taps.shape[-1]))
+    for part, out in zip(gradient.split(CACHED_PATCHES), grown.split(CACHED_PATCHES)):
+        rows = part.flatten(0, 2)
+        for i in range(kernel):
+            for j in range(kernel):
+                out[:, i : i + side, j : j + side] += (rows @ taps[i, j]).view(*part.shape[:3], -1)
+    return grown
 
 
 class Correction:

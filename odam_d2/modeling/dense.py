@@ -3,14 +3,14 @@
 Shapes: D detections, A anchors per location, K classes, R = sum of Hl*Wl*A over the levels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
+from odam_d2.modeling.dense_nms import SOURCE_FIELDS, DenseNMS
 from odam_d2.modeling.tracing import (
     Keep,
     Tracing,
@@ -18,37 +18,21 @@ from odam_d2.modeling.tracing import (
     inference_with_graph,
     join,
     leaf_features,
-    record_outputs,
     stage_names,
     take_fields,
 )
 from odam_d2.structures import Subnet, Trace
 
-# Fields that ride on Detectron2's Instances through top-k, NMS and post-processing while a detector is traced.
-_SOURCE_FIELDS = ("source_level", "source_index", "network_boxes")
+# Fields that ride on Detectron2's Instances through NMS and post-processing while a detector is traced.
+_TRACED_FIELDS = (*SOURCE_FIELDS, "network_boxes")
 
 
-class DenseTracing(Tracing, DenseDetector):
+class DenseTracing(Tracing, DenseNMS):
     """Mixin for :class:`DenseDetector` subclasses whose detections can be explained.
 
     Subclasses say how the head's outputs become a score (:meth:`class_scores`) and how many values each output has
-    at an anchor (:meth:`output_sizes`). Untraced, every method is Detectron2's own.
+    at an anchor (:meth:`output_sizes`). Untraced and with greedy NMS, every method is Detectron2's own.
     """
-
-    _recording = False
-
-    def output_sizes(self) -> list[int]:
-        """Values per anchor of each of the head's outputs; class logits first, box deltas second."""
-        return [self.num_classes, 4]
-
-    def subnets(self) -> list[tuple[nn.Sequential, dict[int, nn.Conv2d]]]:
-        """The head's subnets: a tower, and by number of the head's output the convolution on it that makes it.
-
-        Empty for a head of another make, which can be explained, but not in reverse.
-        """
-        if not isinstance(getattr(self.head, "cls_subnet", None), nn.Sequential):
-            return []
-        return [(self.head.cls_subnet, {0: self.head.cls_score}), (self.head.bbox_subnet, {1: self.head.bbox_pred})]
 
     def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
         """What the detector ranks by.
@@ -62,22 +46,6 @@ class DenseTracing(Tracing, DenseDetector):
         """
         return logits.sigmoid()
 
-    def _decode_multi_level_predictions(self, anchors, pred_scores, pred_deltas, score_thresh, topk, image_size):
-        """Overrides Detectron2's to note level and flat index of every candidate while tracing."""
-        pred = super()._decode_multi_level_predictions(
-            anchors, pred_scores, pred_deltas, score_thresh, topk, image_size
-        )
-        if self._recording:
-            # The same filter and top-k on the same scores as in `_decode_per_level_predictions`, for the indices.
-            sources = []
-            for level, scores in enumerate(pred_scores):
-                candidates = (scores > score_thresh).nonzero()
-                best = scores[scores > score_thresh].topk(min(len(candidates), topk)).indices
-                index = candidates[best, 0]
-                sources.append(torch.stack([torch.full_like(index, level), index], dim=1))
-            pred.source_level, pred.source_index = torch.cat(sources).unbind(1)
-        return pred
-
     @property
     def layers(self) -> list[str]:
         """Layers this detector can be explained at."""
@@ -88,17 +56,16 @@ class DenseTracing(Tracing, DenseDetector):
     ) -> list[tuple[Instances, Trace]]:
         """Implements :meth:`odam_d2.modeling.tracing.Tracing.trace_batch`."""
         check_layers(layers, self.layers)
-        with inference_with_graph(self):
+        with inference_with_graph(self), self.watching_towers():
             images = self.preprocess_image(batched_inputs)
             features, strides = leaf_features(self.backbone, images.tensor, layers)
             pyramid = [join(features, name) for name in self.head_in_features]
-            with record_outputs([m for tower, _ in self.subnets() for m in _flat(tower)]) as seen:
-                predictions = self.head(pyramid)
+            predictions = self.head(pyramid)
             traced = []
             for i, instances in enumerate(self._detect(batched_inputs, images, pyramid, predictions)):
                 if keep is not None:
                     instances = instances[keep(instances)]
-                sources = take_fields(instances, _SOURCE_FIELDS)
+                sources = take_fields(instances, _TRACED_FIELDS)
                 rows = self._rows([[level[i : i + 1] for level in output] for output in predictions], pyramid, sources)
                 trace = Trace(
                     boxes=sources["network_boxes"],
@@ -112,7 +79,7 @@ class DenseTracing(Tracing, DenseDetector):
                     image_size=images.image_sizes[i],
                     padded_size=tuple(images.tensor.shape[-2:]),
                     output_size=instances.image_size,
-                    subnets=tuple(self._subnets(seen, i, rows)),
+                    subnets=tuple(self._subnets(i, rows)),
                 )
                 traced.append((instances, trace))
         return traced
@@ -150,20 +117,14 @@ class DenseTracing(Tracing, DenseDetector):
 
         return gather(anchors), *(gather([level[0] for level in output]) for output in outputs)
 
-    def _subnets(self, seen: Callable[[int, int], Tensor], i: int, rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
+    def _subnets(self, i: int, rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
         """What the subnets saw of image i."""
         start = 0
         for tower, predictors in self.subnets():
-            modules = _flat(tower)
-            places = range(start, start + len(modules))
-            start += len(modules)
-            yield Subnet(
-                tower=modules,
-                seen={
-                    f: tuple(seen(p, level)[i : i + 1] for p in places) for level, f in enumerate(self.head_in_features)
-                },
-                predictors=tuple((conv, rows[1 + output]) for output, conv in predictors.items()),
-            )
+            values = tuple((conv, rows[1 + output]) for output, conv in predictors.items())
+            subnet = self.subnet_of_image(start, tower, values, i)
+            start += len(subnet.tower)
+            yield subnet
 
     def _outputs(self, rows: tuple[Tensor, ...], classes: Tensor) -> dict[str, Tensor]:
         """Differentiable outputs of the detections, each (D,)."""
@@ -171,13 +132,6 @@ class DenseTracing(Tracing, DenseDetector):
         logit = logits.gather(1, classes[:, None])[:, 0]
         sides = self.box2box_transform.apply_deltas(deltas, anchors)
         return name_outputs(self.class_scores(logit, others), logit, sides)
-
-
-def _flat(tower: nn.Module) -> tuple[nn.Module, ...]:
-    """A tower's modules in order, containers opened."""
-    if isinstance(tower, nn.Sequential):
-        return tuple(module for child in tower for module in _flat(child))
-    return (tower,)
 
 
 def name_outputs(score: Tensor, logit: Tensor, boxes: Tensor) -> dict[str, Tensor]:

@@ -9,10 +9,13 @@ from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from torch import Tensor, nn
 
 from odam_d2.modeling.dense import DenseTracing
+from odam_d2.modeling.embedding import EmbeddingDense, dense_embedding_arguments
+from odam_d2.modeling.ignore import IgnoringFCOS
+from odam_d2.modeling.suppression import build_nms
 
 
 @META_ARCH_REGISTRY.register()
-class ODAMFCOS(DenseTracing, FCOS):
+class ODAMFCOS(EmbeddingDense, IgnoringFCOS, DenseTracing, FCOS):
     """Detectron2's :class:`FCOS` with :meth:`trace` and yaml keys (``MODEL.FCOS``); same parameters and detections."""
 
     @configurable
@@ -45,6 +48,8 @@ class ODAMFCOS(DenseTracing, FCOS):
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "nms": build_nms(cfg),
+            **dense_embedding_arguments(cfg, shapes, 1, fcos.NORM),
         }
 
     def output_sizes(self) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 
-from odam_d2.modeling.roi_heads import ProposalTracing
+from odam_d2.modeling.roi_heads import SOURCE_FIELDS, ProposalTracing
 from odam_d2.modeling.tracing import (
     ImageFeatures,
     Keep,
@@ -21,7 +21,7 @@ from odam_d2.modeling.tracing import (
 )
 from odam_d2.structures import RoIs, Trace
 
-_SOURCE_FIELDS = ("source_index", "source_boxes", "network_boxes")
+_TRACED_FIELDS = (*SOURCE_FIELDS, "network_boxes")
 
 
 @META_ARCH_REGISTRY.register()
@@ -54,7 +54,7 @@ class ODAMRCNN(Tracing, GeneralizedRCNN):
             for i, instances in enumerate(self._detect(batched_inputs, images, features)):
                 if keep is not None:
                     instances = instances[keep(instances)]
-                sources = take_fields(instances, _SOURCE_FIELDS)
+                sources = take_fields(instances, _TRACED_FIELDS)
                 regions = sources["source_boxes"]
                 # Detections of several classes can come from one proposal: its region is pooled once.
                 proposals, rows = torch.unique(sources["source_index"], return_inverse=True)

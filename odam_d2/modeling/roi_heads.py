@@ -4,27 +4,46 @@ Shapes: D detections, R proposals or regions, K classes, C channels, P side of a
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from odam_d2.modeling.dense import name_outputs
+from odam_d2.modeling.embedding import EmbeddingROIHeads, refuse_embedding, roi_embedding_arguments
+from odam_d2.modeling.ignore import IgnoringCascadeROIHeads, IgnoringROIHeads
+from odam_d2.modeling.suppression import build_nms
+from odam_d2.modeling.tracing import paste_regions, take_fields
+from odam_d2.structures import RoIs, Trace
+from odam_d2.suppression import CandidateNMS
 
 Predictions = tuple[Tensor, Tensor]
+# Where a detection comes from; rides on Instances until they leave the heads.
+SOURCE_FIELDS = ("source_index", "source_boxes")
 
 
 class ProposalTracing(nn.Module):
-    """Mixin for ROI heads whose detections can be explained; untraced, every method is Detectron2's own.
+    """Mixin for ROI heads whose detections can be explained, and that hold an NMS of choice.
 
-    A head has one or several stages; a stage pools its regions (:meth:`pool`) and predicts from them
-    (:meth:`predict`). Subclasses say where their modules are.
+    Untraced and with greedy NMS, every method is Detectron2's own. A head has one or several stages; a stage pools its
+    regions (:meth:`pool`) and predicts from them (:meth:`predict`). Subclasses say where their modules are.
+
+    Args:
+        nms: the last step of inference; default greedy, Detectron2's own.
+        **kwargs: the heads' own.
     """
+
+    def __init__(self, *, nms: CandidateNMS | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.nms = nms or CandidateNMS()
 
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """(box head, predictor) of every stage."""
@@ -49,6 +68,23 @@ class ProposalTracing(nn.Module):
         head, predictor = self.box_stages()[stage]
         return predictor(head(pooled))
 
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Overrides Detectron2's where inference ends with another NMS than its own, image by image."""
+        if self.training or self.nms.is_greedy:
+            return super().forward(images, features, proposals, targets)
+        found = []
+        for i, of_image in enumerate(proposals):
+            own = {name: x[i : i + 1] for name, x in features.items()}
+            found.append(self.detect(own, of_image))
+            take_fields(found[-1], SOURCE_FIELDS)
+        return found, {}
+
     def detect(self, features: dict[str, Tensor], proposals: Instances) -> Instances:
         """Detectron2's inference on one image, with ``source_index`` (D,) and ``source_boxes`` (D,stages,4) added.
 
@@ -58,34 +94,96 @@ class ProposalTracing(nn.Module):
 
         Returns:
             the detections as the head itself returns them, plus the proposal behind each and the region that every
-            stage pooled for it.
+            stage pooled for it; with ODAM-NMS ``nms_maps`` (D,gh,gw), the maps it compared.
         """
         size = proposals.image_size
         regions, probabilities = [proposals.proposal_boxes.tensor], []
         stages = self.box_stages()
-        for stage, (_, predictor) in enumerate(stages):
-            predictions = self.predict(self.pool(features, regions[-1]), stage)
+        for stage, (head, predictor) in enumerate(stages):
+            pooled = self.pool(features, regions[-1])
+            last = stage + 1 == len(stages)
+            # Where NMS compares maps, the last stage is run with a graph, down to its pooled regions.
+            graph = last and self.nms.needs_maps
+            with torch.set_grad_enabled(graph):
+                pooled = pooled.detach().requires_grad_() if graph else pooled
+                box_features = head(pooled)
+                predictions = predictor(box_features)
             place = [Instances(size, proposal_boxes=Boxes(regions[-1]))]
-            (boxes,) = predictor.predict_boxes(predictions, place)
-            probabilities += predictor.predict_probs(predictions, place)
-            if stage + 1 < len(stages):
+            (boxes,) = predictor.predict_boxes([x.detach() for x in predictions], place)
+            probabilities += predictor.predict_probs([x.detach() for x in predictions], place)
+            if not last:
                 # The next stage pools these boxes, clipped, as Detectron2's cascade does.
                 (refined,) = self._create_proposals_from_boxes([boxes], [size])
                 regions.append(refined.proposal_boxes.tensor)
         scores = sum(probabilities) * (1.0 / len(probabilities)) if len(probabilities) > 1 else probabilities[0]
+        regions = torch.stack(regions, dim=1)
+        greedy = self.nms.is_greedy
         (instances,), (rows,) = fast_rcnn_inference(
             [boxes],
             [scores],
             [size],
             predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
+            # No IoU exceeds 2: every candidate stays, for the NMS below.
+            predictor.test_nms_thresh if greedy else 2.0,
+            predictor.test_topk_per_image if greedy else -1,
         )
         # fast_rcnn_inference numbers the rows after dropping those that are not finite.
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         instances.source_index = finite.nonzero()[rows, 0]
-        instances.source_boxes = torch.stack(regions, dim=1)[instances.source_index]
+        if not greedy:
+            instances = self._suppress(instances, regions, predictor, pooled, predictions[0], box_features)
+        instances.source_boxes = regions[instances.source_index]
         return self.forward_with_given_boxes(features, [instances])[0]
+
+    def _suppress(
+        self,
+        found: Instances,
+        regions: Tensor,
+        predictor: FastRCNNOutputLayers,
+        pooled: Tensor,
+        logits: Tensor,
+        box_features: Tensor,
+    ) -> Instances:
+        """Apply :attr:`nms` to the candidates of one image.
+
+        Args:
+            found: all candidates, with the proposal behind each.
+            regions: what each stage pooled, (R,stages,4).
+            predictor: of the last stage.
+            pooled: what the last stage pooled, (R,C,P,P).
+            logits: (R,K+1), for ODAM-NMS with graph down to ``pooled``.
+            box_features: output of the last box head, (R,F).
+        """
+        rows, boxes = found.source_index, regions[:, -1][found.source_index]
+        with torch.set_grad_enabled(self.nms.needs_maps):
+            outputs = {"class_logit": logits[rows, found.pred_classes]}
+        trace = Trace(
+            boxes=found.pred_boxes.tensor,
+            scores=found.scores,
+            classes=found.pred_classes,
+            outputs=outputs,
+            features={},
+            strides={},
+            levels=self.levels_of(boxes),
+            index=rows,
+            image_size=found.image_size,
+            padded_size=found.image_size,
+            output_size=found.image_size,
+            rois=RoIs((pooled,), rows, boxes, paste_regions),
+        )
+        embeddings = partial(self._candidate_embeddings, box_features, rows)
+        chosen = self.nms(trace, predictor.test_nms_thresh, predictor.test_topk_per_image, embeddings)
+        kept = found[chosen.keep]
+        kept.scores = chosen.kept_scores
+        if chosen.maps is not None:
+            kept.nms_maps = chosen.maps[chosen.keep]
+        return kept
+
+    def _candidate_embeddings(self, box_features: Tensor, rows: Tensor) -> Tensor:
+        """FeatureNMS's embeddings of the candidates, (D,E)."""
+        if getattr(self, "embedding_head", None) is None:
+            raise ValueError("FeatureNMS needs an embedding head: set ODAM.EMBEDDING.DIM to 32, and train it")
+        return self.embed(box_features)[rows]
 
     def differentiable_outputs(
         self, features: dict[str, Tensor], regions: Tensor, rows: Tensor, classes: Tensor
@@ -129,8 +227,19 @@ class ProposalTracing(nn.Module):
 
 
 @ROI_HEADS_REGISTRY.register()
-class ODAMROIHeads(ProposalTracing, StandardROIHeads):
+class ODAMROIHeads(EmbeddingROIHeads, IgnoringROIHeads, ProposalTracing, StandardROIHeads):
     """Detectron2's :class:`StandardROIHeads` (Faster and Mask R-CNN with FPN or dilated C5), traceable."""
+
+    @configurable
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments, and those that ``ODAM`` adds."""
+        arguments = super().from_config(cfg, input_shape)
+        embedding = roi_embedding_arguments(cfg, arguments["box_head"].output_shape)
+        return arguments | embedding | {"nms": build_nms(cfg)}
 
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """The one box head and its predictor."""
@@ -138,8 +247,18 @@ class ODAMROIHeads(ProposalTracing, StandardROIHeads):
 
 
 @ROI_HEADS_REGISTRY.register()
-class ODAMCascadeROIHeads(ProposalTracing, CascadeROIHeads):
+class ODAMCascadeROIHeads(IgnoringCascadeROIHeads, ProposalTracing, CascadeROIHeads):
     """Detectron2's :class:`CascadeROIHeads`, traceable; ``roi_pool`` is its last stage."""
+
+    @configurable
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments; embeddings (``ODAM.EMBEDDING``) are refused."""
+        refuse_embedding(cfg, cls)
+        return super().from_config(cfg, input_shape) | {"nms": build_nms(cfg)}
 
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """Every cascade stage."""
@@ -147,8 +266,18 @@ class ODAMCascadeROIHeads(ProposalTracing, CascadeROIHeads):
 
 
 @ROI_HEADS_REGISTRY.register()
-class ODAMRes5ROIHeads(ProposalTracing, Res5ROIHeads):
+class ODAMRes5ROIHeads(IgnoringROIHeads, ProposalTracing, Res5ROIHeads):
     """Detectron2's :class:`Res5ROIHeads` (the C4 models), traceable; ``roi_pool`` is what res5 reads."""
+
+    @configurable
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments; embeddings (``ODAM.EMBEDDING``) are refused."""
+        refuse_embedding(cfg, cls)
+        return super().from_config(cfg, input_shape) | {"nms": build_nms(cfg)}
 
     def box_stages(self) -> list[tuple[Any, FastRCNNOutputLayers]]:
         """res5 with average pooling, and the predictor."""
