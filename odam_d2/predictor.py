@@ -4,7 +4,7 @@ Shapes: D explained detections, (h,w) image as the user sees it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from odam_d2.explain import GradientExplainer, check_targets, explain
 from odam_d2.modeling.checkpoint import load_weights
 from odam_d2.modeling.tracing import check_layers
 from odam_d2.structures import HeatMaps, Trace, normalize_maps
+from odam_d2.suppression import Suppression
 from odam_d2.visualize import contact_sheet
 
 # Which detections: their positions in the predictor's output, or a function that picks them. None means all.
@@ -157,6 +158,22 @@ class ODAMPredictor(DefaultPredictor):
         explainer = GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)
         detections, trace = self.trace(image_bgr, (features,), instances)
         return Explanation(detections, explain(trace, targets, explainer))
+
+    def explain_nms(self, image_bgr: np.ndarray) -> tuple[Instances, Suppression]:
+        """Detect, and say what NMS did: which candidates it removed, on account of whom, and why.
+
+        Args:
+            image_bgr: (h,w,3) uint8, BGR.
+
+        Returns:
+            the detections as ``predictor(image_bgr)`` gives them, and NMS's record with boxes in image pixels.
+        """
+        with self.model.nms.recording() as record:
+            instances = self(image_bgr)["instances"]
+        (done,) = record
+        scale = [size / network for size, network in zip(instances.image_size, done.image_size)]
+        boxes = done.boxes * done.boxes.new_tensor([scale[1], scale[0]] * 2)
+        return instances, replace(done, boxes=boxes, image_size=instances.image_size)
 
     def labels(self, instances: Instances) -> list[str]:
         """Class name and score of each detection, for people."""

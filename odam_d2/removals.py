@@ -86,3 +86,29 @@ def list_removals(
     if embeddings is not None:
         distance = (embeddings[removed] - embeddings[by]).float().norm(dim=1)
     return Removals(removed, by, iou, corr, distance)
+
+
+def list_spared(
+    boxes: Tensor, classes: Tensor, keep: Tensor, iou_threshold: float, maps: Tensor, correlation: str = "cosine"
+) -> Removals:
+    """Kept candidates that greedy NMS would have removed: they overlap a better kept one of their class.
+
+    Args:
+        boxes: (D,4).
+        classes: (D,) int64.
+        keep: all that ODAM-NMS kept, by descending score, (K,) int64.
+        iou_threshold: in [0,1].
+        maps: (D,h,w) or (D,n).
+        correlation: ``cosine`` or ``pearson``.
+
+    Returns:
+        in the place of removed candidates the spared ones, and by each the kept one that it overlaps most.
+    """
+    iou = box_iou(boxes[keep].float(), boxes[keep].float()) * (classes[keep][:, None] == classes[keep])
+    # Row: the better one of a pair.
+    iou = iou.triu(diagonal=1)
+    most, better = iou.max(dim=0) if len(keep) else (iou[:0].sum(dim=1), keep[:0])
+    spared = (most > iou_threshold).nonzero()[:, 0]
+    directions = unit_maps(maps, correlation)
+    second, first = keep[spared], keep[better[spared]]
+    return Removals(second, first, most[spared], (directions[first] * directions[second]).sum(dim=1).clamp(-1, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from odam_d2.nms import feature_duplicates, feature_nms, greedy_duplicates, greedy_nms, odam_duplicates, odam_nms
-from odam_d2.removals import list_removals
+from odam_d2.removals import list_removals, list_spared
 
 # IoU of the first two is 8/12 = 2/3, of the third with either 0; scores ascend, so that positions are not ranks.
 BOXES = torch.tensor([[20.0, 20.0, 30.0, 30.0], [2.0, 0.0, 12.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
@@ -66,3 +66,15 @@ def test_every_candidate_is_kept_or_removed_by_a_better_one_of_its_class(count):
 def test_a_candidate_that_nobody_removed_is_reported():
     with pytest.raises(ValueError, match="candidate 0 was not kept"):
         list_removals(BOXES, SCORES, SAME, torch.tensor([2]), greedy_duplicates(BOXES, 0.5))
+
+
+def test_spared_candidates_are_those_greedy_nms_would_have_removed():
+    # Overlap 2/3, but they look elsewhere (cosine 0): both stay, and the better one is named beside the other.
+    maps = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    keep = odam_nms(BOXES, SCORES, SAME, maps)
+    spared = list_spared(BOXES, SAME, keep, 0.5, maps)
+    assert keep.tolist() == [2, 1, 0]
+    assert (spared.removed.tolist(), spared.by.tolist()) == ([1], [2])
+    assert spared.iou.tolist() == pytest.approx([2 / 3]) and spared.correlation.tolist() == [0]
+    assert len(list_spared(BOXES, torch.tensor([0, 1, 2]), keep, 0.5, maps)) == 0
+    assert len(list_spared(BOXES[:0], SAME[:0], keep[:0], 0.5, maps[:0])) == 0

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 
 from odam_d2 import visualize
-from odam_d2.visualize import GREY_WEIGHTS, LUT, WHITE, colorize, contact_sheet, draw_detection, overlay
+from odam_d2.visualize import (
+    CELL_SIDE,
+    GAP,
+    GREY_WEIGHTS,
+    LUT,
+    PALETTE,
+    WHITE,
+    Pair,
+    colorize,
+    contact_sheet,
+    draw_detection,
+    overlay,
+    pair_sheet,
+)
 
 RED, DARK_RED = (255, 0, 0), (200, 0, 0)
 
@@ -218,3 +231,23 @@ def test_without_detections_the_sheet_shows_the_photograph_and_says_so(monkeypat
 def test_a_sheet_refuses_labels_that_do_not_go_with_the_boxes():
     with pytest.raises(ValueError, match="1 boxes but 2 labels"):
         contact_sheet(picture(9, 9), np.zeros((1, 4)), ["a", "b"], {})
+
+
+def test_a_pair_sheet_shows_both_boxes_and_each_ones_map():
+    image = np.full((200, 300, 3), 90, dtype=np.uint8)
+    boxes = np.array([[100.0, 50.0, 140.0, 130.0], [120.0, 50.0, 160.0, 130.0]])
+    maps = np.zeros((2, 20, 30))
+    maps[0, 9, 11] = maps[1, 9, 14] = 1.0
+    # The union is 60 x 80: the window has side 128 and its centre at (130, 90); a cell is 320 pixels, 2.5 a pixel.
+    sheet = pair_sheet(image, [Pair(boxes, ("kept 0.90", "removed 0.80"), maps)])
+    cells = [sheet[-GAP - CELL_SIDE : -GAP, x : x + CELL_SIDE] for x in (10, 340, 670)]
+    # x1 of the better box lies at (100 - 66) * 2.5 = 85, at half height; of the other at 135.
+    for cell, column, color in ((cells[0], 85, PALETTE[0]), (cells[1], 85, PALETTE[0]), (cells[2], 135, PALETTE[1])):
+        assert tuple(cell[150, column]) == color
+    # Cell (9,11) of the map is centred at (115,95) of the image, hence at (122,172) of its cell; (9,14) at (197,172).
+    assert cells[1][172, 122, 0] > 150 > cells[1][172, 197, 0]
+    assert cells[2][172, 197, 0] > 150 > cells[2][172, 122, 0]
+
+
+def test_a_sheet_without_pairs_says_so():
+    assert pair_sheet(np.zeros((40, 60, 3), dtype=np.uint8), []).shape[2] == 3

@@ -56,6 +56,11 @@ class DenseNMS(DenseDetector):
             return []
         return [(self.head.cls_subnet, {0: self.head.cls_score}), (self.head.bbox_subnet, {1: self.head.bbox_pred})]
 
+    @property
+    def iou_threshold(self) -> float:
+        """Of NMS, T_iou of ODAM-NMS."""
+        return self.test_nms_thresh
+
     @contextmanager
     def watching_towers(self) -> Iterator[None]:
         """Remember, inside the ``with`` block, what the towers' modules return, for the NMS that follows the head."""

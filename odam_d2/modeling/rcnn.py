@@ -20,6 +20,7 @@ from odam_d2.modeling.tracing import (
     take_fields,
 )
 from odam_d2.structures import RoIs, Trace
+from odam_d2.suppression import CandidateNMS
 
 _TRACED_FIELDS = (*SOURCE_FIELDS, "network_boxes")
 
@@ -32,6 +33,16 @@ class ODAMRCNN(Tracing, GeneralizedRCNN):
     """
 
     @property
+    def nms(self) -> CandidateNMS:
+        """The last step of inference, which the ROI heads hold."""
+        return self._traceable_heads().nms
+
+    @property
+    def iou_threshold(self) -> float:
+        """Of NMS, T_iou of ODAM-NMS."""
+        return self._traceable_heads().box_stages()[-1][1].test_nms_thresh
+
+    @property
     def layers(self) -> list[str]:
         """Layers this detector can be explained at."""
         return [*stage_names(self.backbone), "fpn", "roi_pool"]
@@ -40,12 +51,7 @@ class ODAMRCNN(Tracing, GeneralizedRCNN):
         self, batched_inputs: Sequence[dict], layers: Sequence[str] = ("fpn",), keep: Keep | None = None
     ) -> list[tuple[Instances, Trace]]:
         """Implements :meth:`odam_d2.modeling.tracing.Tracing.trace_batch`."""
-        heads = self.roi_heads
-        if not isinstance(heads, ProposalTracing):
-            raise ValueError(
-                f"{type(heads).__name__} cannot be explained; set MODEL.ROI_HEADS.NAME to ODAMROIHeads (Faster and "
-                "Mask R-CNN), ODAMCascadeROIHeads (Cascade R-CNN) or ODAMRes5ROIHeads (C4)"
-            )
+        heads = self._traceable_heads()
         check_layers(layers, self.layers)
         with inference_with_graph(self):
             images = self.preprocess_image(batched_inputs)
@@ -78,6 +84,14 @@ class ODAMRCNN(Tracing, GeneralizedRCNN):
                 )
                 traced.append((instances, trace))
         return traced
+
+    def _traceable_heads(self) -> ProposalTracing:
+        if not isinstance(self.roi_heads, ProposalTracing):
+            raise ValueError(
+                f"{type(self.roi_heads).__name__} cannot be explained; set MODEL.ROI_HEADS.NAME to ODAMROIHeads "
+                "(Faster and Mask R-CNN), ODAMCascadeROIHeads (Cascade R-CNN) or ODAMRes5ROIHeads (C4)"
+            )
+        return self.roi_heads
 
     @torch.no_grad()
     def _detect(

@@ -57,9 +57,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
+def seconds(function: Callable[[], object], repeats: int, warm_up: bool = True) -> float:
     """Median time of a call, after one that is not counted."""
-    function()
+    if warm_up:
+        function()
     synchronize()
     times = []
     for _ in range(repeats):

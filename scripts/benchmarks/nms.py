@@ -1,0 +1,151 @@
+"""Speed of the NMS family: the functions on made candidates of a crowd, and inside detectors.
+
+Candidates stand around people as a detector's do before NMS: forty a person for the smaller set, their boxes 8 % of a
+person's size apart, their maps on the person on a dense grid of 50 x 75 cells.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, box_iou
+
+from benchmarks.measure import Table, seconds
+from benchmarks.paths import random_detector
+from odam_d2.nms import feature_nms, odam_nms, soft_nms, unit_maps
+from odam_d2.structures import Trace
+from odam_d2.suppression import CandidateNMS
+
+GRID, CELL, PEOPLE = (50, 75), 16, 25
+# Table 12's thresholds without ODAM-Train.
+IOU, HIGH, LOW = 0.5, 0.9, 0.1
+SIZE = (800, 1400)
+
+
+def run(repeats: int) -> Iterator[Table]:
+    for count in (1000, 2000):
+        note = "per candidate: all kept ones at once; per pair: one after the other until a duplicate is found"
+        yield Table(f"{count} candidates, {PEOPLE} people", list(functions(count, repeats)), note)
+    note = "random R-50-FPN detectors of one class, one image of 800 x 1400"
+    yield Table("ODAM-NMS inside detectors", [inside(kind, repeats) for kind in ("fcos", "rcnn")], note)
+
+
+def crowd(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (D,4), scores, classes and maps (D,50,75) of candidates around people."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = GRID
+    centre = torch.rand(PEOPLE, 2, generator=generator) * torch.tensor([width - 10.0, height - 10.0]) + 5
+    size = torch.rand(PEOPLE, generator=generator) * 10 + 6
+    person = torch.randint(PEOPLE, (count,), generator=generator)
+    x, y = (centre[person] + torch.randn(count, 2, generator=generator) * size[person, None] * 0.08).unbind(1)
+    tall = size[person] * (1 + 0.1 * torch.randn(count, generator=generator))
+    wide = 0.45 * tall
+    boxes = torch.stack([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2], dim=1) * CELL
+    scores = torch.rand(count, generator=generator)
+    rows = torch.arange(height)[None, :, None] + 0.5 - y[:, None, None]
+    columns = torch.arange(width)[None, None, :] + 0.5 - x[:, None, None]
+    distance = (columns / (0.4 * wide[:, None, None])) ** 2 + (rows / (0.4 * tall[:, None, None])) ** 2
+    maps = torch.exp(-distance) * (distance < 9) * (0.5 + torch.rand(count, *GRID, generator=generator))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    classes = torch.zeros(count, dtype=torch.int64)
+    return boxes.to(device), scores.to(device), classes.to(device), maps.to(device)
+
+
+def functions(count: int, repeats: int) -> Iterator[dict]:
+    boxes, scores, classes, maps = crowd(count)
+    parts = boxes, scores, classes
+    embeddings = torch.randn(count, 32, device=boxes.device)
+    odam = partial(odam_nms, *parts, maps, IOU, HIGH, LOW)
+    rivals = {
+        "Algorithm 1 per candidate": partial(algorithm_1, boxes, scores, maps, kept_at_once),
+        "Algorithm 1 per pair": partial(algorithm_1, boxes, scores, maps, pair_by_pair),
+    }
+    kept = odam().tolist()
+    for name, rival in rivals.items():
+        if rival() != kept:
+            raise RuntimeError(f"{name} keeps other candidates than odam_nms")
+    calls: dict[str, Callable[[], object]] = {
+        "torchvision's NMS": partial(batched_nms, *parts, IOU),
+        "ODAM-NMS": odam,
+        "Soft-NMS": partial(soft_nms, *parts),
+        "FeatureNMS": partial(feature_nms, *parts, embeddings),
+        **rivals,
+    }
+    times = {name: seconds(call, 1 if name in rivals else repeats) for name, call in calls.items()}
+    for name, time in times.items():
+        yield {"what": name, "ms": 1e3 * time, "this / ODAM-NMS": time / times["ODAM-NMS"], "ODAM-NMS keeps": len(kept)}
+
+
+Compare = Callable[[Tensor, Tensor, int, list[int]], bool]
+
+
+def algorithm_1(boxes: Tensor, scores: Tensor, maps: Tensor, is_duplicate: Compare) -> list[int]:
+    """The paper's pseudo-code."""
+    flat, kept = unit_maps(maps), []
+    for candidate in scores.argsort(descending=True).tolist():
+        if not kept or not is_duplicate(boxes, flat, candidate, kept):
+            kept.append(candidate)
+    return kept
+
+
+def kept_at_once(boxes: Tensor, flat: Tensor, candidate: int, kept: list[int]) -> bool:
+    iou, corr = box_iou(boxes[[candidate]], boxes[kept])[0], flat[kept] @ flat[candidate]
+    return bool((((iou >= IOU) & (corr > LOW)) | ((iou < IOU) & (corr > HIGH))).any())
+
+
+def pair_by_pair(boxes: Tensor, flat: Tensor, candidate: int, kept: list[int]) -> bool:
+    for other in kept:
+        iou, corr = box_iou(boxes[[candidate]], boxes[[other]]).item(), torch.dot(flat[candidate], flat[other]).item()
+        if (iou >= IOU and corr > LOW) or (iou < IOU and corr > HIGH):
+            return True
+    return False
+
+
+class TimedNMS(CandidateNMS):
+    """ODAM-NMS that measures its parts."""
+
+    def __call__(self, trace: Trace, *args, **kwargs):
+        self.candidates = len(trace)
+        self.total = seconds_of(lambda: setattr(self, "done", super(TimedNMS, self).__call__(trace, *args, **kwargs)))
+        return self.done
+
+    def maps(self, trace: Trace) -> Tensor:
+        self.making = seconds_of(lambda: setattr(self, "made", super(TimedNMS, self).maps(trace)))
+        return self.made
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    return seconds(function, 1, warm_up=False)
+
+
+def inside(kind: str, repeats: int) -> dict:
+    model = random_detector(kind)
+    holder = model
+    if kind == "rcnn":
+        holder = model.roi_heads
+        holder.box_predictor.test_nms_thresh, holder.box_predictor.test_topk_per_image = IOU, 300
+    else:
+        # 677 candidates, a crowd's number; all levels take part.
+        model.test_nms_thresh, model.test_topk_candidates, model.max_detections_per_image = IOU, 150, 500
+    torch.manual_seed(1)
+    inputs = [{"image": torch.rand(3, *SIZE) * 255, "height": SIZE[0], "width": SIZE[1]}]
+    times = {}
+    for name in ("greedy", "odam"):
+        holder.nms = TimedNMS(name=name, corr_high=HIGH, corr_low=LOW)
+        times[name] = seconds(lambda: detect(model, inputs), repeats)
+    nms = holder.nms
+    return {
+        "detector": "Faster R-CNN" if kind == "rcnn" else "FCOS",
+        "candidates": nms.candidates,
+        "with NMS, ms": 1e3 * times["greedy"],
+        "with ODAM-NMS, ms": 1e3 * times["odam"],
+        "overhead, %": 100 * (times["odam"] / times["greedy"] - 1),
+        "of it maps, ms": 1e3 * nms.making,
+        "of it NMS, ms": 1e3 * (nms.total - nms.making),
+    }
+
+
+@torch.no_grad()
+def detect(model: nn.Module, inputs: list[dict]) -> list[dict]:
+    return model(inputs)
