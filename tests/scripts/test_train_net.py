@@ -9,7 +9,7 @@ import pytest
 
 from odam_d2.data.synthetic import write_dataset
 
-CONFIG = "configs/odam_nms/fcos_lite0_synthetic.yaml"
+CONFIG = "configs/odam_nms/faster_rcnn_lite0_synthetic.yaml"
 
 
 @pytest.fixture(scope="module")
