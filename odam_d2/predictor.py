@@ -145,7 +145,7 @@ class ODAMPredictor(DefaultPredictor):
             image_bgr: (h,w,3) uint8, BGR.
             targets: ``class_score``, ``class_logit``, ``x1``, ``y1``, ``x2``, ``y2``, ``combined``.
             instances: which detections; default all.
-            method: ``odam``, ``gradcam`` or ``gradcam++``.
+            method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam`` or ``ssgradcam++``.
             features: ``fpn``, ``roi_pool`` (two-stage detectors) or a bottom-up stage such as ``res4``.
             path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`; default
                 ``ODAM.EXPLAIN.PATH``.

@@ -128,7 +128,13 @@ class ReportImage:
         return _base64(np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8), "PNG")
 
 
-def write_report(path: str | Path, images: Iterable[str], title: str, details: Mapping[str, str]) -> None:
+def write_report(
+    path: str | Path,
+    images: Iterable[str],
+    title: str,
+    details: Mapping[str, str],
+    meanings: Mapping[str, str] = TARGET_MEANINGS,
+) -> None:
     """Write the page: one file that needs nothing else, replaced in one step.
 
     Args:
@@ -136,6 +142,7 @@ def write_report(path: str | Path, images: Iterable[str], title: str, details: M
         images: payloads made by :meth:`ReportImage.encode`, read one at a time; none is fine.
         title: of the page.
         details: what a reader needs to make the results again: versions, config, weights, threshold, method, layer.
+        meanings: target name -> what its maps answer, in a few words.
 
     Raises:
         OSError: the file cannot be written; an older page is then left as it was.
@@ -153,20 +160,22 @@ def write_report(path: str | Path, images: Iterable[str], title: str, details: M
                 summary = json.loads(image)
                 file.write(_data_script(f"image-{i}", {key: summary.pop(key) for key in LAZY}))
                 summaries.append(summary)
-            file.write(_data_script("report", _page_data(summaries, title, details)))
+            file.write(_data_script("report", _page_data(summaries, title, details, meanings)))
             file.write(after)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _page_data(summaries: list[dict[str, Any]], title: str, details: Mapping[str, str]) -> dict[str, Any]:
+def _page_data(
+    summaries: list[dict[str, Any]], title: str, details: Mapping[str, str], meanings: Mapping[str, str]
+) -> dict[str, Any]:
     """Everything the page's script knows from the start."""
     return {
         "title": title,
         "images": summaries,
         "details": {key: str(value) for key, value in details.items()},
-        "meanings": TARGET_MEANINGS,
+        "meanings": dict(meanings),
         "words": {"none": NO_DETECTIONS, "low": NO_INFLUENCE, "high": STRONGEST},
         "palette": [f"rgb{colour}" for colour in PALETTE],
         "lut": LUT.tolist(),

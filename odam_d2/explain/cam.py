@@ -1,7 +1,7 @@
-"""How a gradient becomes a weight map: ODAM's local smoothing, Grad-CAM's and Grad-CAM++'s pooling.
+"""How a gradient becomes a weight map: ODAM's local smoothing, and what rival methods do instead.
 
-Every function takes a gradient and an activation, both (C,Hl,Wl), and the detection's (sigma_y, sigma_x) in cells, and
-returns weights that broadcast to (C,Hl,Wl).
+Every function takes a gradient g and an activation A, both (C,Hl,Wl), and the detection's (sigma_y, sigma_x) in cells,
+and returns weights W that broadcast to (C,Hl,Wl). The map is H = ReLU(sum_k W_k o A_k) for all of them.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,11 @@ Weighting = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def identity(gradient: Tensor, activation: Tensor, sigma: Tensor) -> Tensor:
-    """ODAM's Phi as the paper's numbers use it: W = dY/dA."""
+    """ODAM's Phi as the paper's numbers use it, and HiResCAM (Draelos & Carin 2020, arXiv 2011.08891): W = dY/dA.
+
+    HiResCAM is sum_k g_k o A_k, with no pooling of the gradient and no ReLU inside. At one feature map this *is* ODAM
+    without smoothing; the two differ in what they explain, a classifier's score or any output of one detection.
+    """
     return gradient
 
 
@@ -39,3 +43,23 @@ def grad_cam_plus_plus(gradient: Tensor, activation: Tensor, sigma: Tensor) -> T
     safe = denominator.where(denominator != 0, 1.0)
     alpha = (square / safe).where(denominator != 0, 0.0)
     return (alpha * gradient.relu()).sum(dim=(1, 2), keepdim=True)
+
+
+def positive_gradient(gradient: Tensor, activation: Tensor, sigma: Tensor) -> Tensor:
+    """LayerCAM (Jiang et al., IEEE TIP 2021): W_kij = ReLU(g_kij), so H = ReLU(sum_k ReLU(g_k) o A_k)."""
+    return gradient.relu()
+
+
+def spatial_grad_cam_plus_plus(gradient: Tensor, activation: Tensor, sigma: Tensor) -> Tensor:
+    """SSGrad-CAM++ (Yamauchi, CVPR workshops 2024): channel weights of Grad-CAM++ times a space map of each channel.
+
+    W_kij = w_k S_kij, S_kij = |g_kij| / max_ab |g_kab| (0 where a channel has no gradient), w_k of
+    :func:`grad_cam_plus_plus`. The space map is that of SSGrad-CAM (Yamauchi & Ishikawa, ICIP 2022).
+
+    Our reading: the paper was not at hand, only its abstract and others' code. It also adapts alpha to detectors, with
+    a mask of the instance in the denominator; we could not verify what this mask is, and take alpha unchanged.
+    """
+    size = gradient.abs()
+    peak = size.amax(dim=(1, 2), keepdim=True)
+    space = size / peak.where(peak > 0, 1.0)
+    return grad_cam_plus_plus(gradient, activation, sigma) * space

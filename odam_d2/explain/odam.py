@@ -1,4 +1,4 @@
-"""ODAM, equation (2): from a trace to one heat map per detection; Grad-CAM and Grad-CAM++ on the same gradients.
+"""ODAM, equation (2): from a trace to one heat map per detection; rival methods on the same gradients.
 
 Shapes: D detections, C channels, (Hl,Wl) level or layer.
 """
@@ -21,6 +21,9 @@ METHODS = {
     "odam": {"none": cam.identity, "gaussian": cam.gaussian},
     "gradcam": {"none": cam.global_average, "gaussian": cam.global_average},
     "gradcam++": {"none": cam.grad_cam_plus_plus, "gaussian": cam.grad_cam_plus_plus},
+    "hirescam": {"none": cam.identity, "gaussian": cam.identity},
+    "layercam": {"none": cam.positive_gradient, "gaussian": cam.positive_gradient},
+    "ssgradcam++": {"none": cam.spatial_grad_cam_plus_plus, "gaussian": cam.spatial_grad_cam_plus_plus},
 }
 SMOOTHINGS = ("none", "gaussian")
 PATHS = ("exact", "batched", "auto")
@@ -32,11 +35,11 @@ class GradientExplainer:
     H = ReLU(sum_k W_k o A_k), W_k = Phi(dY/dA_k), equation (2) of the paper.
 
     Args:
-        method: ``odam``, ``gradcam`` or ``gradcam++``.
+        method: a name of :data:`METHODS`; what W is, stands in :mod:`odam_d2.explain.cam`.
         layer: ``fpn`` (each detection's own level), ``roi_pool`` or a bottom-up stage such as ``res4``.
         smoothing: Phi of ODAM, ``none`` or ``gaussian`` (standard deviation
-            :data:`odam_d2.structures.SMOOTHING_FRACTION` of the box side in cells, per axis). Grad-CAM and Grad-CAM++
-            average over the whole map instead.
+            :data:`odam_d2.structures.SMOOTHING_FRACTION` of the box side in cells, per axis). Other methods do not
+            smooth.
         path: ``exact``: one backward pass for each detection. ``batched``: all detections together, through the pooled
             regions of a two-stage detector (``roi_pool``; exact) or the reversed head of a dense one (``fpn``; exact
             but for GroupNorm, see :mod:`odam_d2.explain.reversed_head`). ``auto``: batched wherever that is possible,

@@ -24,7 +24,8 @@ ImageProposals = tuple[Tensor, Tensor, Tensor | None]
 # Boxes (R,4), scores (R,).
 ClassPredictions = tuple[Tensor, Tensor]
 
-# Of an image, that enter NMS; as many as the first stage of a Faster R-CNN with an FPN gives.
+# Of an image, that enter NMS, unless more proposals are asked for; as many as the first stage of a Faster R-CNN with an
+# FPN gives.
 CANDIDATES = 1000
 
 
@@ -75,7 +76,7 @@ def proposal_function(
         # The context is used for the modules' modes, which it sets and puts back; no graph is wanted.
         with inference_with_graph(model), torch.no_grad():
             batch = model.preprocess_image([{"image": image} for image in images])
-            found = candidates(model, batch)
+            found = candidates(model, batch, max(CANDIDATES, max_proposals))
         return [
             _best(one, size, max_proposals, score_threshold, nms_threshold)
             for one, size in zip(found, batch.image_sizes)
@@ -130,7 +131,10 @@ def _best(
     kept = (found.scores > score_threshold).nonzero()[:, 0]
     boxes = Boxes(found.boxes[kept])
     boxes.clip(tuple(size))
-    chosen = nms(boxes.tensor, found.scores[kept], nms_threshold)[:max_proposals]
+    # No IoU exceeds 1: there NMS, which takes seconds for every location of a RetinaNet, would only sort.
+    scores = found.scores[kept]
+    order = nms(boxes.tensor, scores, nms_threshold) if nms_threshold < 1 else scores.argsort(descending=True)
+    chosen = order[:max_proposals]
     kept = kept[chosen]
     objectness = None if found.objectness is None else found.objectness[kept]
     return boxes.tensor[chosen], found.vectors[kept], objectness
@@ -156,12 +160,12 @@ def _dense_predictions(model: DenseTracing, images: ImageList, label: int) -> li
     ]
 
 
-def _dense_candidates(model: DenseTracing, images: ImageList) -> list[_Candidates]:
+def _dense_candidates(model: DenseTracing, images: ImageList, count: int) -> list[_Candidates]:
     anchors, (logits, deltas, *others) = _dense_outputs(model, images)
     # The best logit of a location is that of its best class, so only the candidates' vectors are worked out.
     best = logits.amax(dim=2)
     scores = model.class_scores(best.flatten(), [values.flatten(0, 1) for values in others]).view_as(best)
-    scores, places = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
+    scores, places = scores.topk(min(count, scores.shape[1]), dim=1)
     found = []
     for i, (own, place) in enumerate(zip(scores, places)):
         boxes = model.box2box_transform.apply_deltas(deltas[i, place], anchors[place])
@@ -201,8 +205,8 @@ def _region_predictions(model: GeneralizedRCNN, images: ImageList, label: int) -
     ]
 
 
-def _region_candidates(model: GeneralizedRCNN, images: ImageList) -> list[_Candidates]:
-    """One candidate a region, with the box of its best class."""
+def _region_candidates(model: GeneralizedRCNN, images: ImageList, count: int) -> list[_Candidates]:
+    """One candidate a region, with the box of its best class; the first stage limits their count already."""
     found = []
     for boxes, vectors in _region_outputs(model, images):
         scores, classes = vectors.max(dim=1)

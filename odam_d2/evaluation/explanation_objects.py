@@ -1,0 +1,131 @@
+"""The objects of a dataset as explanations are measured against them: boxes, classes and, where there are any, masks.
+
+Shapes: G annotations of an image, (h,w) image. Boxes are XYXY in pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
+
+from odam_d2.evaluation.specification import object_mask
+
+
+@dataclass(frozen=True, eq=False)
+class ImageObjects:
+    """The annotations of one image.
+
+    Args:
+        image_id: in the dataset.
+        file: of the image.
+        size: (h,w).
+        ids: annotation ids, (G,); where a dataset has none, such as CrowdHuman's, the place in the image from 0 on.
+        boxes: (G,4), as annotated; CrowdHuman's full boxes may leave the image.
+        classes: (G,) int64.
+        crowd: whether a box stands for a crowd or a region to be ignored instead of one object, (G,) bool.
+        segmentations: COCO's masks, (G,), None for an object without.
+    """
+
+    image_id: str
+    file: str
+    size: tuple[int, int]
+    ids: Sequence[str]
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    segmentations: Sequence[Any]
+
+    @property
+    def clipped_boxes(self) -> np.ndarray:
+        """The parts of the boxes in the image, as detectors predict them, (G,4)."""
+        height, width = self.size
+        return self.boxes.clip(0, [width, height, width, height])
+
+    def others(self, row: int) -> np.ndarray:
+        """All other objects of the image, whatever their class (section 4.2.4 of the paper), but no crowds: rows."""
+        return np.flatnonzero(~self.crowd & (np.arange(len(self.crowd)) != row))
+
+    def masks(self) -> list[np.ndarray | None]:
+        """The mask of each object, (h,w) bool; None where there is none, and for crowds.
+
+        Raises:
+            ValueError: a mask that cannot be read; the message names the annotation.
+        """
+        masks: list[np.ndarray | None] = []
+        for name, segmentation, crowd in zip(self.ids, self.segmentations, self.crowd):
+            try:
+                masks.append(None if crowd or not segmentation else object_mask(segmentation, *self.size))
+            except ValueError as error:
+                raise ValueError(f"annotation {name} of image {self.image_id}: {error}") from error
+        return masks
+
+
+def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
+    """Read a registered dataset.
+
+    Args:
+        dataset_name: of a dataset in COCO's format, where annotations have ids, or of any other with boxes.
+
+    Returns:
+        image id -> its annotations, in the dataset's order.
+
+    Raises:
+        ValueError: an unknown dataset (those whose files are here are listed), or one that Detectron2 refuses.
+        FileNotFoundError: the dataset's files are missing.
+    """
+    if dataset_name not in DatasetCatalog:
+        raise ValueError(f"unknown dataset {dataset_name!r}; {_available()}")
+    metadata = MetadataCatalog.get(dataset_name)
+    json_file = metadata.get("json_file")
+    # Detectron2's dicts lack the annotations' ids; its reader of COCO files gives them if asked.
+    if metadata.get("evaluator_type") == "coco" and json_file and Path(json_file).is_file():
+        try:
+            dicts = load_coco_json(json_file, metadata.image_root, dataset_name, extra_annotation_keys=["id"])
+        except AssertionError as error:
+            reason = str(error).splitlines()[0] if str(error) else "its annotations contradict each other"
+            raise ValueError(f"the dataset {dataset_name} cannot be read: {reason}") from error
+    else:
+        try:
+            dicts = DatasetCatalog.get(dataset_name)
+        except FileNotFoundError as error:
+            if error.filename is None:
+                raise  # by a dataset of ours, which says what to do
+            raise FileNotFoundError(
+                f"the dataset {dataset_name} lacks its file {error.filename}; set DETECTRON2_DATASETS to the folder of "
+                "your datasets"
+            ) from error
+    images = [_to_objects(one) for one in dicts]
+    return {image.image_id: image for image in images}
+
+
+def _available() -> str:
+    """The datasets that a user can name here and now."""
+    here = []
+    for name in DatasetCatalog.list():
+        metadata = MetadataCatalog.get(name)
+        files = [metadata.get(key) for key in ("json_file", "odgt_file")]
+        if any(file and Path(file).is_file() for file in files):
+            here.append(name)
+    if not here:
+        return "no registered dataset has its files here; set DETECTRON2_DATASETS to the folder that holds them"
+    return f"those with files here are {', '.join(sorted(here))}"
+
+
+def _to_objects(one: dict[str, Any]) -> ImageObjects:
+    annotations = one.get("annotations", [])
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return ImageObjects(
+        image_id=str(one["image_id"]),
+        file=one["file_name"],
+        size=(one["height"], one["width"]),
+        ids=[str(a.get("id", place)) for place, a in enumerate(annotations)],
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        classes=np.array([a["category_id"] for a in annotations], dtype=np.int64),
+        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+        segmentations=[a.get("segmentation") for a in annotations],
+    )

@@ -1,0 +1,59 @@
+"""``scripts/sanity_check.py`` from the command line."""
+
+import json
+
+import pytest
+from in_process import call_script
+
+from evaluation.explained import make_predictor, register, unregister, write_dataset
+
+NAME = "odam_checked"
+
+
+@pytest.fixture(scope="module")
+def dataset(quick_weights, tmp_path_factory):
+    path = write_dataset(tmp_path_factory.mktemp("data") / "checked", make_predictor("fcos", quick_weights("fcos")))
+    register(NAME, path)
+    yield
+    unregister(NAME)
+
+
+@pytest.fixture
+def run(dataset, quick_weights, monkeypatch, capsys):
+    def call(output, *more):
+        words = ["--config-file", "configs/quick/fcos.yaml", "--dataset", NAME, "--output", output, *more]
+        opts = ["--opts", "MODEL.WEIGHTS", quick_weights("fcos")]
+        return call_script("scripts/sanity_check.py", [*words, *opts], monkeypatch, capsys)
+
+    return call
+
+
+def test_one_command_gives_one_figure_and_its_numbers(run, tmp_path):
+    options = ["--score-threshold", "0", "--max-images", "2", "--max-detections", "2"]
+    code, out, err = run(tmp_path / "out", *options)
+    assert code == 0 and not err, err
+    assert "depends on weights" in out and "gradcam++" in out
+    content = json.loads((tmp_path / "out" / "sanity.json").read_text())
+    assert content["methods"]["odam"]["detections"] == 4 and content["settings"]["max_images"] == 2
+    assert (tmp_path / "out" / "sanity.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (["--methods", "drise"], "unknown method 'drise'"),
+        (["--methods", ","], "--methods names no method"),
+        (["--dataset", "absent"], "unknown dataset 'absent'"),
+        (["--max-images", "0"], "--max-images 0"),
+        (["--target", "size"], "'size'"),
+    ],
+)
+def test_each_mistake_is_one_sentence(change, culprit, run, tmp_path):
+    code, _, err = run(tmp_path, *change)
+    assert code == 1 and culprit in err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+
+
+def test_no_detection_is_said(run, tmp_path):
+    code, out, err = run(tmp_path, "--score-threshold", "0.99")
+    assert code == 1 and "there is no detection with a score > 0.99" in out and not err
