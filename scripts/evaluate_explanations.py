@@ -117,7 +117,8 @@ def measure(args: argparse.Namespace, progress: Progress) -> tuple[ExplanationSe
     names = evaluator.image_ids
     for place in progress.track(InferenceSampler(len(names)), task_id=images) if names else ():
         evaluator.process([{"image_id": names[place]}])
-    return settings, evaluator.evaluate()
+    evaluator.evaluate()
+    return settings, evaluator.summary
 
 
 def summary_table(settings: ExplanationSettings, summary: dict[str, Any]) -> Table:

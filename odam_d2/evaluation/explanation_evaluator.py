@@ -4,6 +4,7 @@ Shapes: D explained objects, M methods, (h,w) image, (mh,mw) small map. Boxes ar
 """
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
@@ -57,6 +59,10 @@ class ExplanationEvaluator(DatasetEvaluator):
         facts: about the run, for readers.
         progress: told of what takes long within an image.
 
+    Attributes:
+        summary: what :meth:`evaluate` wrote to ``summary.json``, with the counts, see
+            :func:`odam_d2.evaluation.explanation_tables.summarize`; before, and on other processes, empty.
+
     Raises:
         ValueError: unknown names (the valid ones are listed), or results of other settings in the folder.
         FileNotFoundError: a missing dataset or folder of maps.
@@ -76,6 +82,7 @@ class ExplanationEvaluator(DatasetEvaluator):
     ):
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
+        self.summary: dict[str, dict[str, Any]] = {}
         self._settings = settings = settings or ExplanationSettings()
         self._predictor, self._batch, self._progress = predictor, batch, progress
         self._folder, self._save_maps, self._dataset = Path(output_dir), save_maps, dataset_name
@@ -90,7 +97,8 @@ class ExplanationEvaluator(DatasetEvaluator):
             "weights_sha256": weights_sha256(cfg.MODEL.WEIGHTS),
         }
         self._facts = dict(facts or {}) | detector
-        self._record = Record(self._folder, detector | settings.to_json() | {"config": cfg.dump()}, comm.get_rank())
+        everything = detector | settings.to_json() | {"config": yaml.safe_load(cfg.dump())}
+        self._record = Record(self._folder, everything, comm.get_rank())
         kept = self._record.entries.values()
         self._examples = ExampleStore(self._folder / "examples", settings.names, kept)
         self._chosen = None
@@ -125,12 +133,11 @@ class ExplanationEvaluator(DatasetEvaluator):
             if image_id not in self._record.entries:
                 self._explain(self._images[image_id])
 
-    def evaluate(self) -> OrderedDict[str, dict[str, float | None]]:
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Put together what all processes have measured, and write it.
 
         Returns:
-            method -> metric -> mean over objects, with ``counts`` last, as ``summary.json`` has it; empty but on the
-            main process.
+            method -> metric -> mean over objects, NaN where there is none; empty but on the main process.
 
         Raises:
             OSError: the folder cannot be written.
@@ -147,7 +154,11 @@ class ExplanationEvaluator(DatasetEvaluator):
             logging.getLogger(__name__).warning("%s were not processed; the results lack them", missing)
         self._record.write_rows(entries.values())
         names = {image_id: Path(self._images[image_id].file).name for image_id in entries}
-        return OrderedDict(write_results(self._folder, entries, names, self._settings, self._facts, self._examples))
+        self.summary = write_results(self._folder, entries, names, self._settings, self._facts, self._examples)
+        return OrderedDict(
+            (method, {name: math.nan if mean is None else mean for name, mean in self.summary[method].items()})
+            for method in self._settings.names
+        )
 
     def _explain(self, objects: ImageObjects) -> None:
         image = read_image(objects)

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,21 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not what an evaluation wrote; choose another output folder") from error
-    for key in (*settings, *old):
-        if settings.get(key) != old.get(key):
-            raise ValueError(
-                f"the folder {path.parent} holds results with {key} {old.get(key)}, not {settings.get(key)}; "
-                "choose another output folder, or the same settings to go on"
-            )
+    for key, new, before in _differences(settings, old):
+        raise ValueError(
+            f"the folder {path.parent} holds results with {key} {before}, not {new}; "
+            "choose another output folder, or the same settings to go on"
+        )
+
+
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, new value, old value) of every setting that differs."""
+    for key in dict.fromkeys((*new, *old)):
+        one, other = new.get(key), old.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"{prefix}{key}", one, other
 
 
 def _read_part(path: Path) -> list[Entry]:

@@ -114,17 +114,19 @@ def format_interval(interval: Interval, digits: int) -> str:
 
 
 def _notes(names: Sequence[str], methods: Sequence[str], metrics: Sequence[str], counts: Mapping) -> list[str]:
-    """How many objects stand behind a table, and what is undefined."""
-    notes = []
+    """How many objects stand behind a table, and what is undefined; methods of which the same is true go together."""
+    measured = [name for name in names if name in metrics and (counts["with_mask"] or not METRICS[name].needs_mask)]
+    notes: dict[str, list[str]] = {}
     for method in methods:
         own = counts[method]
-        measured = [name for name in names if name in metrics and (counts["with_mask"] or not METRICS[name].needs_mask)]
         parts = [f"{own['undefined'][name]} undefined in {name}" for name in measured if own["undefined"][name]]
         parts += [f"{own['missing']} maps missing"] if own["missing"] else []
         parts += [f"{own['zero_maps']} all-zero maps"] if own["zero_maps"] else []
-        notes.append(f"{method}: {own['objects']} objects, {', '.join(parts) or '0 undefined'}.")
-    several = f" {counts['multi_object']} of {counts['objects']} objects share their image with others."
-    return [" ".join(notes) + (several if "odi_box" in names else "")]
+        notes.setdefault(f"{own['objects']} objects, {', '.join(parts) or '0 undefined'}", []).append(method)
+    lines = [f"{', '.join(some) if len(notes) > 1 else 'Each method'}: {note}." for note, some in notes.items()]
+    if "odi_box" in names:
+        lines.append(f"{counts['multi_object']} of {counts['objects']} objects share their image with others.")
+    return [" ".join(lines)]
 
 
 def _line(cells: Sequence[str]) -> str:

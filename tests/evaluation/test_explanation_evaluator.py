@@ -1,6 +1,7 @@
 """The evaluator of explanations from image to tables, on detectors that find their objects perfectly."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
+from detectron2.evaluation import inference_on_dataset, print_csv_format
 
 from evaluation.explained import (
     DETECTED,
@@ -20,7 +23,6 @@ from evaluation.explained import (
     write_dataset,
 )
 from odam_d2.evaluation.explanation_evaluator import ExplanationEvaluator
-from odam_d2.evaluation.explanation_objects import load_objects
 from odam_d2.evaluation.explanation_settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.specification import area_under_curve
 
@@ -48,7 +50,8 @@ def settings(*methods, **options):
 def evaluate(predictor, output, chosen, images=None, **options):
     evaluator = ExplanationEvaluator(predictor, NAME, output, chosen, **options)
     evaluator.process([{"image_id": name} for name in images or evaluator.image_ids])
-    return evaluator.evaluate()
+    evaluator.evaluate()
+    return evaluator.summary
 
 
 def rows_without_method(path):
@@ -130,6 +133,17 @@ def test_a_folder_with_other_settings_is_refused(predictor, dataset, tmp_path):
         ExplanationEvaluator(predictor, NAME, tmp_path, settings("odam", iou_threshold=0.5))
     # How much runs at a time changes nothing.
     ExplanationEvaluator(predictor, NAME, tmp_path, settings("odam"), batch=2)
+
+
+def test_detectron2_runs_it_and_prints_the_means(predictor, dataset, tmp_path, caplog):
+    dicts = DatasetCatalog.get(NAME)
+    loader = build_detection_test_loader(dicts, mapper=DatasetMapper(predictor.cfg, is_train=False), num_workers=0)
+    evaluator = ExplanationEvaluator(predictor, NAME, tmp_path, settings("odam"))
+    results = inference_on_dataset(predictor.model, loader, evaluator)
+    assert list(results) == ["odam"] and evaluator.summary["counts"]["objects"] == sum(DETECTED)
+    with caplog.at_level(logging.INFO):
+        print_csv_format(results)
+    assert "pg_box" in caplog.text
 
 
 def test_images_that_were_not_processed_are_warned_of(predictor, dataset, tmp_path, caplog):
@@ -248,7 +262,8 @@ def test_without_masks_their_metrics_are_not_available(predictor, dataset, tmp_p
     try:
         evaluator = ExplanationEvaluator(predictor, "odam_boxes", tmp_path, settings("odam"))
         evaluator.process([{"image_id": name} for name in evaluator.image_ids])
-        summary = evaluator.evaluate()
+        evaluator.evaluate()
+        summary = evaluator.summary
     finally:
         unregister("odam_boxes")
     masked = [name for name, metric in METRICS.items() if metric.needs_mask]
@@ -288,7 +303,8 @@ def test_other_detectors(kind, quick_weights, tmp_path):
         chosen = settings("odam", "drise", metrics=tuple(METRICS), steps=2, drise_masks=4)
         evaluator = ExplanationEvaluator(other, "odam_other", tmp_path / "out", chosen)
         evaluator.process([{"image_id": 3}])
-        summary = evaluator.evaluate()
+        evaluator.evaluate()
+        summary = evaluator.summary
     finally:
         unregister("odam_other")
     assert summary["counts"]["objects"] == DETECTED[2]
@@ -309,16 +325,6 @@ def test_an_image_of_another_size_than_annotated_is_named(predictor, dataset, tm
             evaluator.process([{"image_id": 1}])
     finally:
         unregister("odam_wrong")
-
-
-def test_ground_truth_has_ids_masks_and_crowds(dataset):
-    objects = load_objects(NAME)["3"]
-    assert objects.ids == ["80", "90", "100"] and objects.crowd.tolist() == [False, False, True]
-    assert objects.others(0).tolist() == [1] and objects.size == (96, 96)
-    own, lamp, crowd = objects.masks()
-    assert crowd is None and own.shape == (96, 96)
-    # The left half of 2..20 x 3..30.
-    assert lamp.sum() == 9 * 27 and lamp[3:30, 2:11].all()
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,14 @@ def test_means_leave_out_what_is_undefined_or_missing_and_count_it():
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[0] == "odam" and cells[1].startswith("26.7 [") and cells[3].startswith("40.0 [")
     assert cells[2] == cells[4] == "not run"
-    assert "odam: 4 objects, 1 undefined in odi_box, 1 maps missing, 1 all-zero maps." in tables
+    assert "Each method: 4 objects, 1 undefined in odi_box, 1 maps missing, 1 all-zero maps." in tables
     assert "4 of 5 objects share their image with others" in tables and "- dataset: made" in tables
+
+
+def test_what_is_true_of_several_methods_is_said_once():
+    rows = [row("1", "1", method, odi_box=20.0 if method != "c" else None) for method in "abc"]
+    tables = write_tables(rows, summarize(rows, "abc", ["odi_box"]), "abc", ["odi_box"], {})
+    assert "a, b: 1 objects, 0 undefined. c: 1 objects, 1 undefined in odi_box." in tables
 
 
 def test_an_interval_is_written_with_its_metrics_digits():
@@ -130,6 +136,9 @@ def test_the_record_reads_what_it_wrote_and_cuts_half_a_line(tmp_path):
     assert header == ",".join(COLUMNS) and line.startswith("1,1,cat,odam,1.0,2.0,30.0,40.0,0.5,0.95,100.0,")
     with pytest.raises(ValueError, match="holds results with a 1, not 2"):
         Record(tmp_path, {"a": 2})
+    Record(tmp_path / "nested", {"config": {"MODEL": {"DEPTH": 50, "NORM": "BN"}}})
+    with pytest.raises(ValueError, match="holds results with config.MODEL.DEPTH 50, not 18; choose"):
+        Record(tmp_path / "nested", {"config": {"MODEL": {"DEPTH": 18, "NORM": "BN"}}})
     (tmp_path / "settings.json").write_text("no settings")
     with pytest.raises(ValueError, match=r"settings\.json is not what an evaluation wrote"):
         Record(tmp_path, {"a": 1})
