@@ -1,14 +1,15 @@
 """``scripts/explain.py`` from the command line: what it writes, and what it says when something is wrong."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from in_process import call_script
 from PIL import Image
 
 from helpers import random_photo
@@ -16,9 +17,13 @@ from helpers import random_photo
 SCRIPT = [sys.executable, "scripts/explain.py"]
 
 
-def run(*words, timeout=120):
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run([*SCRIPT, *map(str, words)], capture_output=True, text=True, timeout=timeout, env=environment)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*words):
+        code, stdout, stderr = call_script("scripts/explain.py", words, monkeypatch, capsys)
+        return SimpleNamespace(returncode=code, stdout=stdout, stderr=stderr)
+
+    return call
 
 
 def command(kind, weights, images, output, *more):
@@ -35,7 +40,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weights, tmp_path):
+def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weights, tmp_path, run):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photograph")
     out = tmp_path / "out"
     done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--targets", "class_score,", "x2"))
@@ -58,7 +63,7 @@ def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weight
     assert "photo 1.png" in (out / "index.html").read_text()
 
 
-def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_path):
+def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_path, run):
     words = command("faster_rcnn", quick_weights("faster_rcnn"), [photos / "photo 0.png"], tmp_path / "out")
     options = ["--max-instances", "2", "--features", "roi_pool", "--method", "gradcam++", "--targets", "combined"]
     done = run(*words[:-3], *options, *words[-3:])
@@ -67,7 +72,7 @@ def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_pa
     assert len(entry["scores"]) == 2
 
 
-def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path):
+def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)
     assert done.returncode == 0, done.stderr
@@ -76,7 +81,7 @@ def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path):
     assert (tmp_path / "out" / "index.html").stat().st_size > 1000
 
 
-def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path):
+def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, run):
     other = tmp_path / "other"
     other.mkdir()
     (other / "photo 0.png").write_bytes((photos / "photo 1.png").read_bytes())
@@ -99,7 +104,7 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path):
         (["--input", "absent.png"], "absent.png"),
     ],
 )
-def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, photos, quick_weights, tmp_path):
+def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out")
     done = run(*words[:-3], *change, *words[-3:])
     assert done.returncode != 0
@@ -117,21 +122,21 @@ def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, ph
         (["MODEL.FCOS.NUM_CLASSES", "7"], "head.cls_score"),
     ],
 )
-def test_wrong_options_are_one_sentence_that_names_the_culprit(opts, culprit, photos, quick_weights, tmp_path):
+def test_wrong_options_are_one_sentence_that_names_the_culprit(opts, culprit, photos, quick_weights, tmp_path, run):
     done = run(*command("fcos", quick_weights("fcos"), [photos], tmp_path / "out"), *opts)
     assert done.returncode != 0
     assert culprit in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_only_unusable_images_is_a_failure_with_a_valid_manifest(quick_weights, tmp_path):
+def test_only_unusable_images_is_a_failure_with_a_valid_manifest(quick_weights, tmp_path, run):
     (tmp_path / "empty.png").write_bytes(b"")
     done = run(*command("fcos", quick_weights("fcos"), [tmp_path / "empty.png"], tmp_path / "out"))
     assert done.returncode != 0 and "empty.png" in done.stderr
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["images"] == []
 
 
-def test_output_that_cannot_be_written_is_refused_before_any_work(photos, quick_weights, tmp_path):
+def test_output_that_cannot_be_written_is_refused_before_any_work(photos, quick_weights, tmp_path, run):
     (tmp_path / "file").write_text("in the way")
     done = run(*command("fcos", quick_weights("fcos"), [photos], tmp_path / "file" / "out"))
     assert done.returncode != 0 and "file" in done.stderr and "Traceback" not in done.stderr

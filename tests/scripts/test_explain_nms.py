@@ -1,24 +1,28 @@
 """``scripts/explain_nms.py`` from the command line."""
 
 import csv
-import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from in_process import call_script
 from PIL import Image
 
 from helpers import random_photo
 
 
-def run(kind, weights, output, *opts, images):
-    command = [sys.executable, "scripts/explain_nms.py", "--config-file", f"configs/quick/{kind}.yaml"]
-    command += ["--input", str(images), "--output", str(output), "--opts", "MODEL.WEIGHTS", weights, *opts]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(kind, weights, output, *opts, images):
+        words = ["--config-file", f"configs/quick/{kind}.yaml", "--input", images, "--output", output]
+        words += ["--opts", "MODEL.WEIGHTS", weights, *opts]
+        code, stdout, stderr = call_script("scripts/explain_nms.py", words, monkeypatch, capsys)
+        return SimpleNamespace(returncode=code, stdout=stdout, stderr=stderr)
+
+    return call
 
 
-def test_removed_candidates_are_listed_and_pairs_drawn(quick_weights, tmp_path):
+def test_removed_candidates_are_listed_and_pairs_drawn(quick_weights, tmp_path, run):
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     image = tmp_path / "photo.png"
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", images=image)
@@ -34,7 +38,7 @@ def test_removed_candidates_are_listed_and_pairs_drawn(quick_weights, tmp_path):
     assert np.asarray(Image.open(tmp_path / "out" / "photo_pairs.png")).shape[2] == 3
 
 
-def test_greedy_nms_is_listed_without_correlations(quick_weights, tmp_path):
+def test_greedy_nms_is_listed_without_correlations(quick_weights, tmp_path, run):
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     opts = ("ODAM.NMS.NAME", "greedy")
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", *opts, images=tmp_path / "photo.png")
@@ -43,7 +47,7 @@ def test_greedy_nms_is_listed_without_correlations(quick_weights, tmp_path):
         assert all(row["correlation"] == "" and float(row["iou"]) > 0.6 - 1e-3 for row in csv.DictReader(file))
 
 
-def test_soft_nms_and_a_missing_image_give_one_sentence(quick_weights, tmp_path):
+def test_soft_nms_and_a_missing_image_give_one_sentence(quick_weights, tmp_path, run):
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     opts = ("ODAM.NMS.NAME", "soft")
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", *opts, images=tmp_path / "photo.png")
