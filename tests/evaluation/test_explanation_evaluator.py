@@ -333,7 +333,7 @@ def test_an_image_of_another_size_than_annotated_is_named(predictor, dataset, tm
         ({"methods": ("lime",)}, "unknown method 'lime'; valid methods are odam, .*drise"),
         ({"methods": ()}, "no method"),
         ({"methods": ("odam", "odam")}, "a name of its own.*'odam'"),
-        ({"map_folders": ("/tmp/counts",)}, "'counts'"),
+        ({"map_folders": ("maps/counts",)}, "'counts'"),
         ({"metrics": ("pg",)}, "unknown metric 'pg'; valid metrics are pg_box, "),
         ({"target": "size"}, "'size'"),
         ({"iou_threshold": 1.0}, r"iou_threshold is 1\.0"),
