@@ -88,11 +88,16 @@ class ODAMPredictor(DefaultPredictor):
         load_weights(self.model, cfg.MODEL.WEIGHTS)
 
     @property
+    def num_classes(self) -> int:
+        """Classes of the detector, without background."""
+        return getattr(self.model, "num_classes", None) or self.model.roi_heads.num_classes
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes, from the test dataset's metadata, else COCO's where there are 80, else numbers."""
         datasets = self.cfg.DATASETS.TEST
         names = MetadataCatalog.get(datasets[0]).get("thing_classes") if datasets else None
-        count = getattr(self.model, "num_classes", None) or self.model.roi_heads.num_classes
+        count = self.num_classes
         if names is None and count == 80:
             names = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
         return list(names) if names is not None else [str(i) for i in range(count)]
@@ -104,6 +109,19 @@ class ODAMPredictor(DefaultPredictor):
             ValueError: lists the valid layers.
         """
         check_layers(features, self.model.layers)
+
+    def network_input(self, image_bgr: np.ndarray) -> Tensor:
+        """A photograph as ``DefaultPredictor`` hands it to its model: resized, in the model's channel order.
+
+        Args:
+            image_bgr: (h,w,3) uint8, BGR.
+
+        Returns:
+            (3,hn,wn) float32 on the CPU.
+        """
+        image = image_bgr[:, :, ::-1] if self.input_format == "RGB" else image_bgr
+        image = self.aug.get_transform(image).apply_image(image)
+        return torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
 
     def trace(
         self, image_bgr: np.ndarray, features: Sequence[str] = ("fpn",), instances: Chosen = None
@@ -124,10 +142,7 @@ class ODAMPredictor(DefaultPredictor):
         if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or not image_bgr.size:
             raise ValueError(f"an image must have shape (height, width, 3), not {image_bgr.shape}")
         height, width = image_bgr.shape[:2]
-        image = image_bgr[:, :, ::-1] if self.input_format == "RGB" else image_bgr
-        image = self.aug.get_transform(image).apply_image(image)
-        image = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
-        inputs = {"image": image, "height": height, "width": width}
+        inputs = {"image": self.network_input(image_bgr), "height": height, "width": width}
         return self.model.trace(inputs, features, keep=_keep(instances))
 
     def explain(

@@ -17,9 +17,7 @@ from rich.table import Table
 from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.config import load_config
-from odam_d2.data.coco_mini import register_coco_mini
-from odam_d2.data.crowdhuman import register_crowdhuman
-from odam_d2.data.synthetic import register_synthetic_crowds
+from odam_d2.data.builtin import register_all
 from odam_d2.evaluation.explanation_evaluator import ExplanationEvaluator
 from odam_d2.evaluation.explanation_settings import (
     COUNTS,
@@ -102,8 +100,7 @@ def split(words: str) -> list[str]:
 def measure(args: argparse.Namespace, progress: Progress) -> tuple[ExplanationSettings, dict[str, Any]]:
     """One process of the run: the settings, and on the main process the summary."""
     settings = to_settings(args)
-    for register in (register_coco_mini, register_crowdhuman, register_synthetic_crowds):
-        register()
+    register_all()
     predictor = ODAMPredictor(load_config(args.config_file, args.opts))
     images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
 

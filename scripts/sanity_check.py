@@ -14,9 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from odam_d2.config import load_config
-from odam_d2.data.coco_mini import register_coco_mini
-from odam_d2.data.crowdhuman import register_crowdhuman
-from odam_d2.data.synthetic import register_synthetic_crowds
+from odam_d2.data.builtin import register_all
 from odam_d2.evaluation.explanation_objects import load_objects
 from odam_d2.evaluation.explanation_selection import read_image
 from odam_d2.evaluation.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
@@ -52,8 +50,7 @@ def check(args: argparse.Namespace, console: Console) -> dict[str, SanityResult]
         )
     check_targets([args.target])
     explainers = {method: GradientExplainer(method, args.features) for method in methods}
-    for register in (register_coco_mini, register_crowdhuman, register_synthetic_crowds):
-        register()
+    register_all()
     predictor = ODAMPredictor(load_config(args.config_file, args.opts))
     predictor.check_features((args.features,))
     images = list(islice(load_objects(args.dataset).values(), args.max_images))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from odam_d2.boxes import box_iou
 from odam_d2.data.figures import Sprite, draw_backdrop, draw_person, draw_thing, paste, tight_box
 
 # Height and width of an image, pixels.
@@ -105,15 +106,6 @@ class _Scene:
         self.depths.append(depth)
         self.shown, self.sizes, self.people, self.pairs = shown, sizes, people, self.pairs + close
         return True
-
-
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of (N,4) and (M,4) boxes: (N,M) float64."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    return common / (areas[0][:, None] + areas[1][None] - common)
 
 
 def make_crowd(seed: int, index: int, size: tuple[int, int] = SIZE, crowd_level: float = 1.0) -> Crowd:

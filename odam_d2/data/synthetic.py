@@ -24,7 +24,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from pycocotools import mask as coco_mask
 
-from odam_d2.data.crowd_scene import CLOSE, SIZE, Crowd, box_iou, make_crowd
+from odam_d2.boxes import box_iou
+from odam_d2.data.crowd_scene import CLOSE, SIZE, Crowd, make_crowd
 from odam_d2.data.crowdhuman import load_crowdhuman
 from odam_d2.data.odgt import read_odgt
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from odam_d2.boxes import box_areas, box_intersections, box_iou
 from odam_d2.data.odgt import OdgtDetections, OdgtImage
 
 # IoU that a match exceeds, and share of a box that lies in a region where that region takes it.
@@ -72,10 +73,7 @@ def measure_overlaps(image: OdgtImage, found: OdgtDetections | None) -> Overlaps
         height, width = found.height, found.width
     if height is not None and width is not None:
         boxes, people, regions = (clip_boxes(b, height, width) for b in (boxes, people, regions))
-    shared = _intersections(boxes, people)
-    union = _areas(boxes)[:, None] + _areas(people) - shared
-    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return Overlaps(scores, iou, _inside(boxes, regions), _inside(people, regions))
+    return Overlaps(scores, box_iou(boxes, people), _inside(boxes, regions), _inside(people, regions))
 
 
 def match_by_score(overlaps: Overlaps) -> np.ndarray:
@@ -131,19 +129,7 @@ def count_pairs(overlaps: Overlaps, thresholds: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Areas that (A,4) and (B,4) boxes share, (A,B)."""
-    # x and y one after the other: six times as fast as both in one array with a short last axis.
-    x = np.minimum(first[:, 2, None], second[:, 2]) - np.maximum(first[:, 0, None], second[:, 0])
-    y = np.minimum(first[:, 3, None], second[:, 3]) - np.maximum(first[:, 1, None], second[:, 1])
-    return np.maximum(x, 0) * np.maximum(y, 0)
-
-
 def _inside(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Whether more than half of each box lies in one region, (A,4) and (I,4) -> (A,) bool; never for an empty box."""
     # A product, where a quotient would divide by the area of an empty box.
-    return (_intersections(boxes, regions) > THRESHOLD * _areas(boxes)[:, None]).any(axis=1)
+    return (box_intersections(boxes, regions) > THRESHOLD * box_areas(boxes)[:, None]).any(axis=1)

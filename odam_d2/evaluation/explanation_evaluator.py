@@ -23,7 +23,7 @@ from torch import Tensor
 from odam_d2.evaluation.explanation_examples import ExampleStore, shrink_map
 from odam_d2.evaluation.explanation_maps import Progress, Scene, make_sources, map_file
 from odam_d2.evaluation.explanation_objects import ImageObjects, load_objects
-from odam_d2.evaluation.explanation_perturbation import network_pixels, object_score
+from odam_d2.evaluation.explanation_perturbation import object_score
 from odam_d2.evaluation.explanation_record import Entry, Record, Row
 from odam_d2.evaluation.explanation_results import write_results
 from odam_d2.evaluation.explanation_selection import choose_objects, match_objects, read_image
@@ -184,7 +184,7 @@ class ExplanationEvaluator(DatasetEvaluator):
             return torch.tensor([detection for _, detection in matched], dtype=torch.int64, device=found.scores.device)
 
         detections, trace = self._predictor.trace(image, (self._settings.features,), keep)
-        pixels = network_pixels(self._predictor, image)
+        pixels = self._predictor.network_input(image).to(self._predictor.model.device)
         scene = Scene(objects.image_id, [objects.ids[row] for row in pairs], pixels, objects.size, trace)
         return pairs, detections.to("cpu"), scene
 
@@ -275,8 +275,7 @@ class ExplanationEvaluator(DatasetEvaluator):
 
 def _class_names(dataset_name: str, predictor: ODAMPredictor, images: Mapping[str, ImageObjects]) -> list[str]:
     """Names of the dataset's classes, which must be among the detector's."""
-    model = predictor.model
-    count = getattr(model, "num_classes", None) or model.roi_heads.num_classes
+    count = predictor.num_classes
     highest = max((int(objects.classes.max()) for objects in images.values() if len(objects.classes)), default=-1)
     if highest >= count:
         raise ValueError(f"the dataset {dataset_name} has a class number {highest}; the detector has {count} classes")

@@ -5,26 +5,10 @@ Shapes: n images, (h,w) image, (hn,wn) network input before padding. Boxes are X
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from odam_d2.evaluation.specification import ScoreOf, match_score
 from odam_d2.modeling.proposals import class_predictions
 from odam_d2.predictor import ODAMPredictor
-
-
-def network_pixels(predictor: ODAMPredictor, image_bgr: np.ndarray) -> Tensor:
-    """A photograph as the predictor hands it to its model: resized, in the model's channel order.
-
-    Args:
-        predictor: the detector.
-        image_bgr: (h,w,3) uint8.
-
-    Returns:
-        (3,hn,wn) float32 on the model's device.
-    """
-    image = image_bgr[:, :, ::-1] if predictor.input_format == "RGB" else image_bgr
-    image = predictor.aug.get_transform(image).apply_image(image)
-    return torch.as_tensor(image.astype("float32").transpose(2, 0, 1)).to(predictor.model.device)
 
 
 def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray) -> ScoreOf:
@@ -41,7 +25,7 @@ def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray) -> Score
     predict = class_predictions(predictor.model)
 
     def scores(images: np.ndarray) -> np.ndarray:
-        pixels = torch.stack([network_pixels(predictor, image) for image in images])
+        pixels = torch.stack([predictor.network_input(image) for image in images]).to(predictor.model.device)
         scale = [pixels.shape[3] / images.shape[2], pixels.shape[2] / images.shape[1]] * 2
         found = predict(pixels, label)
         return np.array([match_score(b.cpu().numpy(), s.cpu().numpy(), np.asarray(box) * scale) for b, s in found])

@@ -5,6 +5,7 @@ Shapes: G objects, D detections, K pairs. Boxes are XYXY in pixels.
 
 import numpy as np
 
+from odam_d2.boxes import box_iou as unchecked_iou
 from odam_d2.evaluation.localization import checked_boxes
 
 
@@ -77,8 +78,4 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another shape, or NaN.
     """
-    a, b = checked_boxes(first)[:, None], checked_boxes(second)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = sides.clip(min=0).prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return unchecked_iou(checked_boxes(first), checked_boxes(second))

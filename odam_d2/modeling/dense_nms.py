@@ -117,9 +117,9 @@ class DenseNMS(DenseDetector):
             anchors, box_cls, box_delta, self.test_score_thresh, self.test_topk_candidates, image_size
         )
         trace = self._candidate_trace(found)
-        chosen = self.nms(
-            trace, self.test_nms_thresh, self.max_detections_per_image, partial(self._candidate_embeddings, found)
-        )
+        has_head = getattr(self, "embedding_head", None) is not None
+        embeddings = partial(self._candidate_embeddings, found) if has_head else None
+        chosen = self.nms(trace, self.test_nms_thresh, self.max_detections_per_image, embeddings)
         found = found[chosen.keep]
         found.scores = chosen.kept_scores
         if chosen.maps is not None:
@@ -181,8 +181,6 @@ class DenseNMS(DenseDetector):
 
     def _candidate_embeddings(self, found: Instances) -> Tensor:
         """FeatureNMS's embeddings of the candidates, (D,E)."""
-        if getattr(self, "embedding_head", None) is None:
-            raise ValueError("FeatureNMS needs an embedding head: set ODAM.EMBEDDING.DIM to 32, and train it")
         embedded = self.embed([level[self._image : self._image + 1] for level in self._pyramid])
         counts = torch.tensor([level.shape[1] for level in embedded], device=found.source_level.device)
         first = counts.cumsum(0) - counts

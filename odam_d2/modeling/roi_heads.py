@@ -45,6 +45,11 @@ class ProposalTracing(nn.Module):
         super().__init__(**kwargs)
         self.nms = nms or CandidateNMS()
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments, and the NMS."""
+        return super().from_config(cfg, input_shape) | {"nms": build_nms(cfg)}
+
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """(box head, predictor) of every stage."""
         raise ValueError(f"{type(self).__name__} does not say what its stages are")
@@ -171,7 +176,8 @@ class ProposalTracing(nn.Module):
             output_size=found.image_size,
             rois=RoIs((pooled,), rows, boxes, paste_regions),
         )
-        embeddings = partial(self._candidate_embeddings, box_features, rows)
+        has_head = getattr(self, "embedding_head", None) is not None
+        embeddings = partial(self._candidate_embeddings, box_features, rows) if has_head else None
         chosen = self.nms(trace, predictor.test_nms_thresh, predictor.test_topk_per_image, embeddings)
         kept = found[chosen.keep]
         kept.scores = chosen.kept_scores
@@ -181,8 +187,6 @@ class ProposalTracing(nn.Module):
 
     def _candidate_embeddings(self, box_features: Tensor, rows: Tensor) -> Tensor:
         """FeatureNMS's embeddings of the candidates, (D,E)."""
-        if getattr(self, "embedding_head", None) is None:
-            raise ValueError("FeatureNMS needs an embedding head: set ODAM.EMBEDDING.DIM to 32, and train it")
         return self.embed(box_features)[rows]
 
     def differentiable_outputs(
@@ -226,6 +230,20 @@ class ProposalTracing(nn.Module):
         return [names[i] for i in levels.tolist()]
 
 
+class TracingWithoutEmbedding(ProposalTracing):
+    """Mixin for ROI heads that have no place for an embedding head."""
+
+    @configurable
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments, and the NMS; embeddings (``ODAM.EMBEDDING``) are refused."""
+        refuse_embedding(cfg, cls)
+        return super().from_config(cfg, input_shape)
+
+
 @ROI_HEADS_REGISTRY.register()
 class ODAMROIHeads(EmbeddingROIHeads, IgnoringROIHeads, ProposalTracing, StandardROIHeads):
     """Detectron2's :class:`StandardROIHeads` (Faster and Mask R-CNN with FPN or dilated C5), traceable."""
@@ -239,7 +257,7 @@ class ODAMROIHeads(EmbeddingROIHeads, IgnoringROIHeads, ProposalTracing, Standar
         """Detectron2's arguments, and those that ``ODAM`` adds."""
         arguments = super().from_config(cfg, input_shape)
         embedding = roi_embedding_arguments(cfg, arguments["box_head"].output_shape)
-        return arguments | embedding | {"nms": build_nms(cfg)}
+        return arguments | embedding
 
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """The one box head and its predictor."""
@@ -247,18 +265,8 @@ class ODAMROIHeads(EmbeddingROIHeads, IgnoringROIHeads, ProposalTracing, Standar
 
 
 @ROI_HEADS_REGISTRY.register()
-class ODAMCascadeROIHeads(IgnoringCascadeROIHeads, ProposalTracing, CascadeROIHeads):
+class ODAMCascadeROIHeads(IgnoringCascadeROIHeads, TracingWithoutEmbedding, CascadeROIHeads):
     """Detectron2's :class:`CascadeROIHeads`, traceable; ``roi_pool`` is its last stage."""
-
-    @configurable
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Detectron2's arguments; embeddings (``ODAM.EMBEDDING``) are refused."""
-        refuse_embedding(cfg, cls)
-        return super().from_config(cfg, input_shape) | {"nms": build_nms(cfg)}
 
     def box_stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
         """Every cascade stage."""
@@ -266,18 +274,8 @@ class ODAMCascadeROIHeads(IgnoringCascadeROIHeads, ProposalTracing, CascadeROIHe
 
 
 @ROI_HEADS_REGISTRY.register()
-class ODAMRes5ROIHeads(IgnoringROIHeads, ProposalTracing, Res5ROIHeads):
+class ODAMRes5ROIHeads(IgnoringROIHeads, TracingWithoutEmbedding, Res5ROIHeads):
     """Detectron2's :class:`Res5ROIHeads` (the C4 models), traceable; ``roi_pool`` is what res5 reads."""
-
-    @configurable
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Detectron2's arguments; embeddings (``ODAM.EMBEDDING``) are refused."""
-        refuse_embedding(cfg, cls)
-        return super().from_config(cfg, input_shape) | {"nms": build_nms(cfg)}
 
     def box_stages(self) -> list[tuple[Any, FastRCNNOutputLayers]]:
         """res5 with average pooling, and the predictor."""

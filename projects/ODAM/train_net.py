@@ -11,9 +11,7 @@ from detectron2.utils.logger import setup_logger
 
 import odam_d2.modeling  # noqa: F401  registers the models
 from odam_d2.config import load_config
-from odam_d2.data.coco_mini import register_coco_mini
-from odam_d2.data.crowdhuman import register_crowdhuman
-from odam_d2.data.synthetic import register_synthetic_crowds
+from odam_d2.data.builtin import register_all
 from odam_d2.engine import ODAMTrainer
 from odam_d2.modeling.checkpoint import CompleteCheckpointer
 
@@ -30,9 +28,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def main(args: argparse.Namespace) -> dict:
     """One process of the run."""
     cfg = setup(args)
-    register_coco_mini()
-    register_crowdhuman()
-    register_synthetic_crowds()
+    register_all()
     if not args.eval_only:
         trainer = ODAMTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)

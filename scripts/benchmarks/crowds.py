@@ -4,19 +4,17 @@ Every NMS sees the same candidates of the same forward pass: an image is detecte
 applied to what the detector found. The three validation sets come from three seeds.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import mean, stdev
-from typing import TypeVar
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from torch import Tensor
 
-from benchmarks.measure import Table, synchronize
+from benchmarks.measure import Table, timed
 from odam_d2 import ODAMPredictor, load_config
 from odam_d2.data.odgt import OdgtDetections, read_odgt
 from odam_d2.data.synthetic import register_synthetic_crowds
@@ -24,7 +22,6 @@ from odam_d2.evaluation.crowdhuman import evaluate_crowd
 from odam_d2.structures import Trace
 from odam_d2.suppression import CandidateNMS, Suppression
 
-T = TypeVar("T")
 DATASETS = ("synthetic_crowd_val0", "synthetic_crowd_val1", "synthetic_crowd_val2")
 
 
@@ -71,14 +68,6 @@ class WholeFamily(CandidateNMS):
         for name, nms in FAMILY.items():
             self.times[name], self.found[name] = timed(partial(nms, trace, iou_threshold, limit, lambda: points))
         return self.found["NMS"]
-
-
-def timed(function: Callable[[], T]) -> tuple[float, T]:
-    synchronize()
-    start = time.perf_counter()
-    result = function()
-    synchronize()
-    return time.perf_counter() - start, result
 
 
 def compare(config: str) -> Iterator[dict]:

@@ -29,7 +29,7 @@ def compare(kind: str, repeats: int) -> Iterator[dict]:
     predictor = ODAMPredictor(load_config(f"configs/demo/{kind}.yaml"))
     photo = data.astronaut()[:, :, ::-1].copy()
     _, trace = predictor.trace(photo, instances=lambda found: (found.scores > 0.1).nonzero()[:, 0])
-    image = network_input(predictor)
+    image = predictor.network_input(photo).to(predictor.model.device)
     detect = proposal_function(predictor.model)
     vectors = class_vectors(predictor.model, image, trace)
     for batch in BATCHES:
@@ -62,14 +62,6 @@ def alternate(first, second, repeats: int) -> tuple[float, float]:
             if number:  # the first is not counted
                 own.append(time.perf_counter() - start)
     return median(times[0]), median(times[1])
-
-
-def network_input(predictor: ODAMPredictor) -> Tensor:
-    """The photograph at the detector's test size, on its device."""
-    photo = data.astronaut()
-    photo = photo if predictor.input_format == "RGB" else photo[:, :, ::-1]
-    resized = predictor.aug.get_transform(photo).apply_image(photo)
-    return torch.as_tensor(resized.astype("float32").transpose(2, 0, 1)).to(predictor.model.device)
 
 
 def class_vectors(model: nn.Module, image: Tensor, trace: Trace) -> Tensor:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table as RichTable
 from torch.profiler import ProfilerActivity, profile
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -57,18 +60,19 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def seconds(function: Callable[[], object], repeats: int, warm_up: bool = True) -> float:
-    """Median time of a call, after one that is not counted."""
-    if warm_up:
-        function()
+def timed(function: Callable[[], T]) -> tuple[float, T]:
+    """Seconds that a call takes, and what it returns."""
     synchronize()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    start = time.perf_counter()
+    result = function()
+    synchronize()
+    return time.perf_counter() - start, result
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median time of a call, after one that is not counted."""
+    function()
+    return statistics.median(timed(function)[0] for _ in range(repeats))
 
 
 def peak_mib(function: Callable[[], object]) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
-from benchmarks.measure import Table, seconds
+from benchmarks.measure import Table, seconds, timed
 from benchmarks.paths import random_detector
 from odam_d2.nms import feature_nms, odam_nms, soft_nms, unit_maps
 from odam_d2.structures import Trace
@@ -108,16 +108,12 @@ class TimedNMS(CandidateNMS):
 
     def __call__(self, trace: Trace, *args, **kwargs):
         self.candidates = len(trace)
-        self.total = seconds_of(lambda: setattr(self, "done", super(TimedNMS, self).__call__(trace, *args, **kwargs)))
-        return self.done
+        self.total, done = timed(partial(super().__call__, trace, *args, **kwargs))
+        return done
 
     def maps(self, trace: Trace) -> Tensor:
-        self.making = seconds_of(lambda: setattr(self, "made", super(TimedNMS, self).maps(trace)))
-        return self.made
-
-
-def seconds_of(function: Callable[[], object]) -> float:
-    return seconds(function, 1, warm_up=False)
+        self.making, maps = timed(partial(super().maps, trace))
+        return maps
 
 
 def inside(kind: str, repeats: int) -> dict:
@@ -136,7 +132,7 @@ def inside(kind: str, repeats: int) -> dict:
     for number in range(repeats + 1):
         # By turns: what else the machine does then hits both.
         for name, holder.nms in family.items():
-            time = seconds_of(lambda: detect(model, inputs))
+            time, _ = timed(partial(detect, model, inputs))
             if number:  # the first one warms up
                 times[name].append(time)
         making.append(holder.nms.making)

@@ -11,7 +11,8 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from pycocotools.coco import COCO
 
-from odam_d2.data.crowd_scene import LEAST_VISIBLE, box_iou
+from odam_d2.boxes import box_iou
+from odam_d2.data.crowd_scene import LEAST_VISIBLE
 from odam_d2.data.figures import draw_person, draw_thing, paste, tight_box
 from odam_d2.data.odgt import read_odgt
 from odam_d2.data.synthetic import SPLITS, crowd_statistics, make_crowd, register_synthetic_crowds, write_dataset

@@ -1,0 +1,11 @@
+"""All datasets that odam_d2 knows, beside Detectron2's own."""
+
+from odam_d2.data.coco_mini import register_coco_mini
+from odam_d2.data.crowdhuman import register_crowdhuman
+from odam_d2.data.synthetic import register_synthetic_crowds
+
+
+def register_all() -> None:
+    """Register them under ``$DETECTRON2_DATASETS``; a second call does nothing. Files are read when they are needed."""
+    for register in (register_coco_mini, register_crowdhuman, register_synthetic_crowds):
+        register()
