@@ -120,8 +120,22 @@ def cosine(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Rank correlation of two maps, (gh,gw) each, in [-1,1], equal values sharing their mean rank; 0 if one is flat."""
-    ranks = [rankdata(values) for values in (first.ravel(), second.ravel())]
+    """Rank correlation of two maps where at least one of them is not 0.
+
+    The zeros that two maps share say where the detector cannot look for this detection, such as outside of the pooled
+    region. That does not depend on what it learned, and would make any two maps similar.
+
+    Args:
+        first: (gh,gw), non-negative.
+        second: (gh,gw), non-negative.
+
+    Returns:
+        in [-1,1], equal values sharing their mean rank; 0 if one is flat there, or both are all-zero.
+    """
+    seen = (first > 0) | (second > 0)
+    if not seen.any():
+        return 0.0
+    ranks = [rankdata(values) for values in (first[seen], second[seen])]
     a, b = (own - own.mean() for own in ranks)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms > 0 else 0.0
@@ -138,8 +152,9 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
         OSError: the file cannot be written.
     """
     found = {name: result.to_json() for name, result in results.items()}
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
-    panels = figure.subplots(1, 3, width_ratios=(2, 2, 1))
+    count = max(own["detections"] for own in found.values())
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     for axes, similarity in zip(panels, SIMILARITIES):
         for (name, values), marker in zip(found.items(), "osD^vP*X"):
             groups = values[similarity]
@@ -147,16 +162,16 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
         axes.set(
             title=f"Similarity with the original map: {similarity}",
             xlabel="randomised from the top down to",
-            ylabel=f"mean {similarity}",
+            ylabel=f"mean {similarity} of {count} detections",
         )
         axes.tick_params(axis="x", rotation=60)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(alpha=0.3)
-        axes.legend()
+    panels[1].legend()
     values = [own["neighbour_cosine"] or 0.0 for own in found.values()]
     pairs = max(own["pairs"] for own in found.values())
     panels[2].bar(list(found), values)
-    panels[2].set(title=f"Neighbours of one class ({pairs} pairs)", ylabel="mean cosine of their maps", ylim=(0, 1))
+    panels[2].set(title=f"Neighbours of one class: {pairs} pairs", ylabel="mean cosine of their maps", ylim=(0, 1))
     panels[2].tick_params(axis="x", rotation=60)
     figure.savefig(path, dpi=130)
 

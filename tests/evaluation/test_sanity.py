@@ -16,10 +16,16 @@ from odam_d2.modeling.replay import layer_groups
 def test_cosine_and_rank_correlation_by_hand():
     a, b = np.array([[3.0, 0], [4, 0]]), np.array([[0.0, 0], [5, 0]])
     assert cosine(a, b) == pytest.approx(4 / 5)
-    # Ranks of a 3, 1.5, 4, 1.5; of b 2, 2, 4, 2: covariance .5*-.5 + -1*-.5 + 1.5*1.5 + -1*-.5 = 3, over sqrt(4.5 * 3).
-    assert spearman(a, b) == pytest.approx(3 / np.sqrt(4.5 * 3))
+    # Where one of them is not 0: ranks 2, 1, 3 and 1, 2, 3, which differ by 1, 1, 0: 1 - 6 * 2 / (3 * 8).
+    c = np.array([[0.0, 2], [5, 0]])
+    assert spearman(a, c) == pytest.approx(0.5)
     assert spearman(a, a**3) == pytest.approx(1) and spearman(a, -a) == pytest.approx(-1)
-    assert cosine(a, 0 * a) == 0 and spearman(a, 0 * a + 1) == 0
+    assert cosine(a, 0 * a) == 0 and spearman(a, 0 * a + 1) == 0 and spearman(0 * a, 0 * a) == 0
+
+
+def test_zeros_that_two_maps_share_do_not_make_them_similar():
+    a, b = np.random.default_rng(0).random((2, 6, 6))
+    assert spearman(np.pad(a, 9), np.pad(b, 9)) == pytest.approx(spearman(a, b))
 
 
 def test_neighbours_overlap_and_are_of_one_class():
