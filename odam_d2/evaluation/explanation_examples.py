@@ -62,20 +62,21 @@ def extreme_objects(
 
 
 def shrink_map(heat_map: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
-    """A map for the page, scaled by its maximum.
+    """A map for the page, from its minimum to its maximum: D-RISE's is not 0 where a pixel does not matter.
 
     Args:
         heat_map: (h,w), or None for a missing one, which is shown as zero.
         size: (h,w).
 
     Returns:
-        (mh,mw) uint8, 255 for the maximum.
+        (mh,mw) uint8, 0 for the minimum and 255 for the maximum; all 0 for a constant map.
     """
     height, width = fit(size, MAP_SIDE)
     if heat_map is None:
         return np.zeros((height, width), np.uint8)
     # Averaged over the pixels it stands for, so that a small peak is not missed.
-    small = np.asarray(Image.fromarray(heat_map.astype(np.float32)).resize((width, height), Image.Resampling.BOX))
+    small = np.array(Image.fromarray(heat_map.astype(np.float32)).resize((width, height), Image.Resampling.BOX))
+    small -= small.min()
     return np.rint(255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
 
 
@@ -155,6 +156,9 @@ class ExampleStore:
             photo = np.asarray(Image.open(io.BytesIO(kept["photo"].tobytes())))
             maps = kept["maps"]
         rows = [row for row in entry["rows"] if row["method"] == self._methods[0]]
+        # What the image is on the page for comes first.
+        order = sorted(range(len(rows)), key=lambda i: (rows[i]["image_id"], rows[i]["annotation_id"]) not in reasons)
+        rows, maps = [rows[i] for i in order], maps[:, order]
         height, width = entry["size"]
         scale = [photo.shape[1] / width, photo.shape[0] / height] * 2
         facts, every = {"image": f"{width} x {height}"}, {}

@@ -113,6 +113,22 @@ def test_the_final_examples_were_kept_in_whatever_order_images_come(tmp_path):
     assert page.count('id="image-') == len(wanted) == 6 and "worst of odam" in page
 
 
+def test_what_is_an_example_comes_first_on_its_page_and_brings_its_map(tmp_path):
+    rows = [row("1", str(i), enpg_box=float(i), **{"class": f"class{i}"}) for i in range(8)]
+    entry = {"image_id": "1", "size": [20, 30], "rows": rows}
+    store = ExampleStore(tmp_path / "examples", ["odam"])
+    # Map i has the value i everywhere, and so does the page's picture of it.
+    store.offer(
+        entry, random_photo(20, 30), np.arange(8, dtype=np.uint8)[None, :, None, None].repeat(20, 2).repeat(30, 3)
+    )
+    page = store._page(entry, "1.png", extreme_objects([entry], ["odam"]))
+    # 0 to 2 are the worst, 5 to 7 the best, 3 and 4 are neither.
+    order = [0, 1, 2, 5, 6, 7, 3, 4]
+    assert page.labels == [f"class{i}" for i in order]
+    assert np.rint(page.maps["odam"][:, 0, 0] * 255).tolist() == order
+    assert page.facts["1 class0"].startswith("worst of odam; ") and page.facts["8 class4"].startswith("energy")
+
+
 def test_a_small_map_keeps_place_and_maximum():
     heat_map = np.zeros((400, 600), np.float32)
     heat_map[200:204, 300:303] = 5
@@ -120,6 +136,8 @@ def test_a_small_map_keeps_place_and_maximum():
     assert small.shape == (133, 200) and small.max() == 255
     row_, column = np.unravel_index(small.argmax(), small.shape)
     assert abs(row_ - 67) <= 1 and column == 100
+    # A background that is not 0, as D-RISE's, is none on the page.
+    assert np.array_equal(shrink_map(heat_map + 3, (400, 600)), small)
     assert not shrink_map(None, (400, 600)).any() and not shrink_map(0 * heat_map, (400, 600)).any()
 
 
