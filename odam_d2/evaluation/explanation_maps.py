@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from odam_d2.evaluation.explanation_settings import DRISE, ExplanationSettings
-from odam_d2.explain import GradientExplainer
+from odam_d2.explain import GradientExplainer, explain_together
 from odam_d2.explain import drise as black_box
 from odam_d2.modeling.proposals import proposal_function
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.structures import Trace
+from odam_d2.structures import HeatMaps, Trace
 
 # (what is being done, how much is done, how much there is).
 Progress = Callable[[str, int, int], None]
@@ -81,35 +81,63 @@ def make_sources(
         FileNotFoundError: a folder of maps does not exist.
     """
     predictor.check_features((settings.features,))
+    shared = _GradientMethods(predictor, settings)
     own = [
         DRISEMaps(predictor, settings, batch, output / "drise", progress)
         if name == DRISE
-        else GradientMaps(predictor, settings, name)
+        else GradientMaps(name, shared)
         for name in settings.methods
     ]
     return [*own, *(FolderMaps(Path(folder)) for folder in settings.map_folders)]
+
+
+class _GradientMethods:
+    """All gradient methods on one image: they share its gradients, which take most of the time."""
+
+    def __init__(self, predictor: ODAMPredictor, settings: ExplanationSettings):
+        options = predictor.cfg.ODAM.EXPLAIN
+        self._target = settings.target
+        self._explainers = {
+            name: GradientExplainer(name, settings.features, "none", options.PATH, options.MEMORY)
+            for name in settings.methods
+            if name != DRISE
+        }
+        self._trace: Trace | None = None
+        self._maps: dict[str, HeatMaps] = {}
+
+    def maps(self, trace: Trace) -> dict[str, HeatMaps]:
+        """Of every method; worked out once for a trace."""
+        if trace is not self._trace:
+            self._trace, self._maps = trace, explain_together(trace, self._target, self._explainers)
+        return self._maps
+
+    def forget(self) -> None:
+        """Let go of the trace."""
+        self._trace, self._maps = None, {}
 
 
 class GradientMaps(MapSource):
     """Maps of a gradient method, without smoothing, as the paper's numbers have it.
 
     Args:
-        predictor: the detector; its config says whether the batched path is taken (``ODAM.EXPLAIN.PATH``).
-        settings: target and layer.
         name: of the method.
+        shared: all gradient methods; the detector's config says whether they take the batched path
+            (``ODAM.EXPLAIN.PATH``).
     """
 
-    def __init__(self, predictor: ODAMPredictor, settings: ExplanationSettings, name: str):
+    def __init__(self, name: str, shared: _GradientMethods):
         super().__init__(name)
-        options = predictor.cfg.ODAM.EXPLAIN
-        self._target = settings.target
-        self._explainer = GradientExplainer(name, settings.features, "none", options.PATH, options.MEMORY)
+        self._shared = shared
 
     def maps(self, scene: Scene) -> Iterator[np.ndarray | None]:
         """Implements :class:`MapSource`."""
-        heat_maps = self._explainer(scene.trace, self._target)
+        heat_maps = self._shared.maps(scene.trace)[self.name]
         for row in range(len(scene.ids)):
             yield heat_maps.to_image(rows=[row])[0].cpu().numpy()
+
+    def forget(self, image_id: str) -> None:
+        """Implements :class:`MapSource`."""
+        self._shared.forget()
 
 
 class DRISEMaps(MapSource):

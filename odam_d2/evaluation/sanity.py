@@ -7,18 +7,18 @@ is compared with the original one. *Neighbours*: the maps of two overlapping det
 Shapes: D detections, P pairs, (gh,gw) coarse grid on which maps are compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
-from torch import Tensor
 
 from odam_d2.evaluation.matching import box_iou
-from odam_d2.explain import GradientExplainer
+from odam_d2.explain import GradientExplainer, explain_together
 from odam_d2.modeling.replay import cascade, same_detections
 from odam_d2.predictor import ODAMPredictor
+from odam_d2.structures import Trace
 
 ORIGINAL = "none"
 SIMILARITIES = ("spearman", "cosine")
@@ -62,8 +62,8 @@ class SanityResult:
 def check_image(
     predictor: ODAMPredictor,
     image_bgr: np.ndarray,
-    explainers: dict[str, GradientExplainer],
-    results: dict[str, SanityResult],
+    explainers: Mapping[str, GradientExplainer],
+    results: Mapping[str, SanityResult],
     target: str = "class_score",
     score_threshold: float = 0.3,
     max_detections: int = 5,
@@ -89,7 +89,7 @@ def check_image(
         _, trace = predictor.trace(image_bgr, layers, lambda found: (found.scores > score_threshold).nonzero()[:, 0])
         if not len(trace):
             return
-        original = {name: _coarse(explainer(trace, target).resample()) for name, explainer in explainers.items()}
+        original = _coarse_maps(trace, target, explainers)
         pairs = neighbour_pairs(trace.boxes.cpu().numpy(), trace.classes.cpu().numpy())
         for name, maps in original.items():
             results[name].neighbours += [cosine(maps[i], maps[j]) for i, j in pairs]
@@ -97,8 +97,7 @@ def check_image(
         with cascade(predictor.model, seed) as groups:
             for group in groups:
                 _, trace = predictor.trace(image_bgr, layers, kept)
-                for name, explainer in explainers.items():
-                    maps = _coarse(explainer(trace, target).resample())
+                for name, maps in _coarse_maps(trace, target, explainers).items():
                     _compare(results[name], group, original[name], maps)
 
 
@@ -176,8 +175,10 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _coarse(maps: Tensor) -> np.ndarray:
-    return maps.cpu().numpy().astype(np.float64)
+def _coarse_maps(trace: Trace, target: str, explainers: Mapping[str, GradientExplainer]) -> dict[str, np.ndarray]:
+    """Maps (D,gh,gw) by method."""
+    found = explain_together(trace, target, explainers)
+    return {name: maps.resample().cpu().numpy().astype(np.float64) for name, maps in found.items()}
 
 
 def _compare(result: SanityResult, group: str, before: np.ndarray, after: Sequence[np.ndarray]) -> None:

@@ -1,7 +1,7 @@
 """From a trace to heat maps; needs torch alone."""
 
 from odam_d2.explain.drise import DRISE, DRISEState, drise_heat_maps
-from odam_d2.explain.odam import METHODS, SMOOTHINGS, GradientExplainer, combine, explain
+from odam_d2.explain.odam import METHODS, SMOOTHINGS, GradientExplainer, combine, explain, explain_together
 from odam_d2.explain.targets import TARGETS, check_targets, target_output
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "combine",
     "drise_heat_maps",
     "explain",
+    "explain_together",
     "target_output",
 ]

@@ -4,7 +4,7 @@ Shapes: D detections, C channels, (Hl,Wl) level or layer.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -79,28 +79,23 @@ class GradientExplainer:
         Raises:
             ValueError: unknown target or layer; a map that is not finite.
         """
-        if target == "combined":
-            return combine([self(trace, part) for part in COMBINED_PARTS])
-        check_layer(trace, self.layer)
-        output = target_output(trace, target)
+        return explain_together(trace, target, {"own": self})["own"]
+
+    def batched_grids(self, trace: Trace, output: Tensor) -> list[Grid] | None:
+        """Maps by the batched path, or None where :attr:`path` or the trace asks for one detection at a time.
+
+        Args:
+            trace: what the detector remembers.
+            output: Y, (D,).
+
+        Raises:
+            ValueError: ``path="batched"`` is not possible here; the message says why.
+        """
         if self.path == "exact" or len(trace) == 0 or not self._can_batch(trace):
-            grids = self._one_by_one(trace, output)
-        elif trace.rois is not None:
-            grids = [_region_grid(trace, output)]
-        else:
-            grids = reversed_maps(trace, output, self.path, self.memory)
-        for grid in grids:
-            if not torch.isfinite(grid.maps).all():
-                row = int(grid.rows[~torch.isfinite(grid.maps).flatten(1).all(dim=1)][0])
-                raise ValueError(f"the {target} map of detection {row} is not finite; check the weights and the image")
-        return HeatMaps(
-            grids=tuple(grids),
-            boxes=trace.boxes,
-            image_size=trace.image_size,
-            padded_size=trace.padded_size,
-            output_size=trace.output_size,
-            paste=trace.rois.paste if trace.rois is not None else None,
-        )
+            return None
+        if trace.rois is not None:
+            return [_region_grid(trace, output)]
+        return reversed_maps(trace, output, self.path, self.memory)
 
     def _can_batch(self, trace: Trace) -> bool:
         """Whether the batched path exists for this trace; with ``path="batched"`` an error says why not."""
@@ -123,33 +118,87 @@ class GradientExplainer:
             return False
         return True
 
-    def _one_by_one(self, trace: Trace, output: Tensor) -> list[Grid]:
-        rows: dict[str, list[int]] = defaultdict(list)
-        maps: dict[str, list[Tensor]] = defaultdict(list)
-        for row, (gradient, activation) in enumerate(detection_gradients(trace, output, self.layer)):
-            name = layer_of(trace, row, self.layer)
-            rows[name].append(row)
-            maps[name].append(self._map(trace, row, name, gradient, activation))
-        regions = self.layer == "roi_pool"
-        return [
+
+def explain_together(trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer]) -> dict[str, HeatMaps]:
+    """Maps of several explainers; those of one layer that take gradients one at a time share them.
+
+    Args:
+        trace: what the detector remembers.
+        target: as in :class:`GradientExplainer`.
+        explainers: by any name.
+
+    Returns:
+        name -> maps, in the order of ``explainers``.
+
+    Raises:
+        ValueError: as in :class:`GradientExplainer`.
+    """
+    if target == "combined":
+        parts = [explain_together(trace, part, explainers) for part in COMBINED_PARTS]
+        return {name: combine([part[name] for part in parts]) for name in explainers}
+    for explainer in explainers.values():
+        check_layer(trace, explainer.layer)
+    output = target_output(trace, target)
+    found = {name: explainer.batched_grids(trace, output) for name, explainer in explainers.items()}
+    by_layer: dict[str, list[str]] = defaultdict(list)
+    for name, grids in found.items():
+        if grids is None:
+            by_layer[explainers[name].layer].append(name)
+    for layer, names in by_layer.items():
+        weightings = [explainers[name].weighting for name in names]
+        found |= zip(names, _one_by_one(trace, output, layer, weightings))
+    return {name: _heat_maps(trace, target, grids) for name, grids in found.items()}
+
+
+def _one_by_one(trace: Trace, output: Tensor, layer: str, weightings: Sequence[cam.Weighting]) -> list[list[Grid]]:
+    """Grids for each weighting, from one backward pass for each detection."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    maps: dict[str, list[list[Tensor]]] = defaultdict(list)
+    for row, (gradient, activation) in enumerate(detection_gradients(trace, output, layer)):
+        name = layer_of(trace, row, layer)
+        rows[name].append(row)
+        sigma = _sigma(trace, row, name, activation)
+        weighted = [weighting(gradient.detach(), activation, sigma) * activation for weighting in weightings]
+        maps[name].append([weights.sum(dim=0).relu() for weights in weighted])
+    regions = layer == "roi_pool"
+    return [
+        [
             Grid(
-                maps=torch.stack(maps[name]),
+                maps=torch.stack([own[place] for own in maps[name]]),
                 rows=torch.tensor(rows[name], device=trace.boxes.device),
                 stride=None if regions else trace.strides[name],
                 boxes=trace.rois.boxes[rows[name]] if regions else None,
             )
             for name in rows
         ]
+        for place in range(len(weightings))
+    ]
 
-    def _map(self, trace: Trace, row: int, name: str, gradient: Tensor, activation: Tensor) -> Tensor:
-        sides = box_sides_in_cells(
-            trace.boxes[row : row + 1],
-            activation.shape[1:],
-            trace.strides.get(name),
-            trace.rois.boxes[row : row + 1] if trace.rois is not None else None,
-        )
-        weights = self.weighting(gradient.detach(), activation, SMOOTHING_FRACTION * sides)
-        return (weights * activation).sum(dim=0).relu()
+
+def _sigma(trace: Trace, row: int, name: str, activation: Tensor) -> Tensor:
+    """Standard deviations (y,x) in cells of the Gaussian that a detection's size asks for, (1,2)."""
+    sides = box_sides_in_cells(
+        trace.boxes[row : row + 1],
+        activation.shape[1:],
+        trace.strides.get(name),
+        trace.rois.boxes[row : row + 1] if trace.rois is not None else None,
+    )
+    return SMOOTHING_FRACTION * sides
+
+
+def _heat_maps(trace: Trace, target: Target, grids: Sequence[Grid]) -> HeatMaps:
+    for grid in grids:
+        if not torch.isfinite(grid.maps).all():
+            row = int(grid.rows[~torch.isfinite(grid.maps).flatten(1).all(dim=1)][0])
+            raise ValueError(f"the {target} map of detection {row} is not finite; check the weights and the image")
+    return HeatMaps(
+        grids=tuple(grids),
+        boxes=trace.boxes,
+        image_size=trace.image_size,
+        padded_size=trace.padded_size,
+        output_size=trace.output_size,
+        paste=trace.rois.paste if trace.rois is not None else None,
+    )
 
 
 def combine(parts: Sequence[HeatMaps]) -> HeatMaps:

@@ -1,11 +1,13 @@
 """ODAM and its relatives against values worked out by hand, identities and slow second implementations."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from helpers import DEVICES, make_trace
-from odam_d2.explain import METHODS, TARGETS, GradientExplainer, combine, explain
+from odam_d2.explain import METHODS, TARGETS, GradientExplainer, combine, explain, explain_together, odam
 from odam_d2.explain.gradients import detection_gradients
 from odam_d2.structures import normalize_maps
 
@@ -133,6 +135,29 @@ def test_explain_gives_every_target_in_the_order_asked_for():
     maps = explain(trace, list(reversed(TARGETS)), GradientExplainer())
     assert list(maps) == list(reversed(TARGETS))
     assert torch.allclose(maps["class_logit"].maps, 3 * maps["class_score"].maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["class_score", "combined"])
+def test_methods_explained_together_equal_those_alone_and_share_the_backward_passes(target, monkeypatch):
+    stage = torch.rand(1, 2, 4, 4).requires_grad_()
+    trace, weights = linear_trace()
+    features = 2 * stage
+    score = (weights * features).sum(dim=(1, 2, 3))
+    outputs = {name: factor * score for name, factor in zip(("class_score", "x1", "y1", "x2", "y2"), (1, 2, -1, 3, 1))}
+    trace = replace(trace, outputs=outputs, features={"p3": features, "res3": stage}, strides={"p3": 8, "res3": 8})
+    explainers = {method: GradientExplainer(method) for method in METHODS}
+    explainers |= {"smooth": GradientExplainer("odam", smoothing="gaussian"), "auto": GradientExplainer(path="auto")}
+    explainers |= {"stage": GradientExplainer("odam", "res3")}
+    alone = {name: explainer(trace, target) for name, explainer in explainers.items()}
+    layers = []
+    monkeypatch.setattr(odam, "detection_gradients", lambda *args: layers.append(args[2]) or detection_gradients(*args))
+    together = explain_together(trace, target, explainers)
+    assert list(together) == list(explainers)
+    assert all(torch.equal(together[name].maps, alone[name].maps) for name in explainers)
+    assert layers == ["fpn", "res3"] * (5 if target == "combined" else 1)
+    if target == "class_score":
+        expected = (2 * weights * stage.detach()).sum(dim=1).relu()
+        assert torch.allclose(together["stage"].maps, expected, atol=1e-6)
 
 
 def test_detections_explained_together_equal_those_explained_alone():
