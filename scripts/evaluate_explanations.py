@@ -18,8 +18,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.config import load_config
 from odam_d2.data.builtin import register_all
-from odam_d2.evaluation.explanation_evaluator import ExplanationEvaluator
-from odam_d2.evaluation.explanation_settings import (
+from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.explanations.settings import (
     COUNTS,
     DRISE,
     METRICS,

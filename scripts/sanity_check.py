@@ -15,8 +15,7 @@ from rich.table import Table
 
 from odam_d2.config import load_config
 from odam_d2.data.builtin import register_all
-from odam_d2.evaluation.explanation_objects import load_objects
-from odam_d2.evaluation.explanation_selection import read_image
+from odam_d2.data.objects import load_objects
 from odam_d2.evaluation.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
 from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets
 from odam_d2.predictor import ODAMPredictor
@@ -58,7 +57,7 @@ def check(args: argparse.Namespace, console: Console) -> dict[str, SanityResult]
     results = {method: SanityResult() for method in methods}
     options = (args.target, args.score_threshold, args.max_detections, args.seed)
     for objects in track(images, "checking", console=console, disable=not console.is_terminal):
-        check_image(predictor, read_image(objects), explainers, results, *options)
+        check_image(predictor, objects.read_image(), explainers, results, *options)
     return results
 
 

@@ -5,12 +5,11 @@ boxes XYXY in pixels.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from odam_d2.evaluation.localization import CheckedMap, checked_box, checked_mask
 from odam_d2.evaluation.matching import box_iou
@@ -19,8 +18,6 @@ from odam_d2.evaluation.matching import box_iou
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))
 # Images (n,h,w,3) uint8 -> the score of the explained object in each, (n,).
 ScoreOf = Callable[[np.ndarray], np.ndarray]
-# A polygon needs three points; COCO has some with less.
-POLYGON_NUMBERS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,37 +182,6 @@ def area_under_curve(x: np.ndarray, y: np.ndarray) -> float:
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"the points of a curve must have shape (k,) each, not {x.shape} and {y.shape}")
     return float(((y[1:] + y[:-1]) / 2) @ np.diff(x))
-
-
-def object_mask(segmentation: Sequence | dict, height: int, width: int) -> np.ndarray:
-    """An object's mask from its COCO annotation.
-
-    Args:
-        segmentation: polygons [[x1, y1, x2, y2, ...], ...], of which the mask is the union; or a run-length encoding
-            {"size": [h, w], "counts": ...}, with a list of counts, as crowd regions have it, or compressed.
-        height: h of the image.
-        width: w of the image.
-
-    Returns:
-        (h,w) bool.
-
-    Raises:
-        ValueError: an encoding of another size, or no polygon of three points.
-    """
-    if isinstance(segmentation, dict):
-        size, counts = tuple(segmentation["size"]), segmentation["counts"]
-        if size != (height, width):
-            raise ValueError(f"a run-length encoding of size {size} does not fit an image of size {(height, width)}")
-        compressed = isinstance(counts, (str, bytes))
-        if not compressed and sum(counts) != height * width:
-            raise ValueError(f"run lengths of {sum(counts)} pixels do not fill an image of size {(height, width)}")
-        encoding = segmentation if compressed else coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= POLYGON_NUMBERS]
-        if not polygons:
-            raise ValueError(f"a mask needs a polygon of at least three points, not {segmentation}")
-        encoding = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return coco_mask.decode(encoding).astype(bool)
 
 
 def _check_perturbation(image: np.ndarray, heat: CheckedMap, protocol: str, steps: int, batch: int, kind: str) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.measure import Table, seconds
+from odam_d2.data.objects import object_mask
 from odam_d2.evaluation.discrimination import odi
-from odam_d2.evaluation.explanations import score_maps
+from odam_d2.evaluation.explanations.scores import score_maps
 from odam_d2.evaluation.localization import compactness, energy_pointing_game, pointing_game
 from odam_d2.evaluation.matching import well_detected
-from odam_d2.evaluation.specification import object_mask, perturbation_scores, vea_auc, vea_curve
+from odam_d2.evaluation.specification import perturbation_scores, vea_auc, vea_curve
 from odam_d2.evaluation.statistics import bootstrap_interval
 
 SIZE = (480, 640)

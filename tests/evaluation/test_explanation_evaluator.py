@@ -22,8 +22,8 @@ from evaluation.explained import (
     unregister,
     write_dataset,
 )
-from odam_d2.evaluation.explanation_evaluator import ExplanationEvaluator
-from odam_d2.evaluation.explanation_settings import CHEAP, METRICS, ExplanationSettings
+from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.explanations.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.specification import area_under_curve
 
 NAME = "odam_explained"
@@ -355,8 +355,8 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import launch
 sys.path.insert(0, "tests")
 from evaluation.explained import make_predictor, register
-from odam_d2.evaluation.explanation_evaluator import ExplanationEvaluator
-from odam_d2.evaluation.explanation_settings import ExplanationSettings
+from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.explanations.settings import ExplanationSettings
 
 
 def main(weights, path, output):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from helpers import random_photo
-from odam_d2.evaluation.explanation_curves import draw_curves, mean_curves
-from odam_d2.evaluation.explanation_examples import ExampleStore, extreme_objects, shrink_map
-from odam_d2.evaluation.explanation_maps import map_file
-from odam_d2.evaluation.explanation_record import COLUMNS, Record
-from odam_d2.evaluation.explanation_settings import CHEAP, METRICS, choose_metrics
-from odam_d2.evaluation.explanation_tables import format_interval, summarize, write_tables
+from odam_d2.evaluation.explanations.curves import draw_curves, mean_curves
+from odam_d2.evaluation.explanations.examples import ExampleStore, extreme_objects, shrink_map
+from odam_d2.evaluation.explanations.maps import map_file
+from odam_d2.evaluation.explanations.record import COLUMNS, Record
+from odam_d2.evaluation.explanations.settings import CHEAP, METRICS, choose_metrics
+from odam_d2.evaluation.explanations.tables import format_interval, summarize, write_tables
 from odam_d2.evaluation.statistics import Interval
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from odam_d2.evaluation.discrimination import odi
-from odam_d2.evaluation.explanations import score_maps
+from odam_d2.evaluation.explanations.scores import score_maps
 from odam_d2.evaluation.localization import compactness, energy_pointing_game, pointing_game
 from odam_d2.evaluation.specification import vea_auc, vea_curve
 

@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from odam_d2.evaluation.specification import (
     area_under_curve,
     match_score,
-    object_mask,
     perturbation_scores,
     vea_auc,
     vea_curve,
@@ -303,52 +301,3 @@ def test_wrong_vea_arguments_are_named():
         vea_curve([[np.nan, 0.0]], np.ones((1, 2), bool))
     with pytest.raises(ValueError, match=r"\(2, 1\).*\(1, 2\)"):
         vea_curve([[1.0, 0.0]], np.ones((2, 1), bool))
-
-
-# ---- Masks
-
-
-def test_polygons_cover_their_union():
-    # Squares of 2 x 2 pixels that share the pixel (2,2); a polygon of two points is none.
-    polygons = [[1, 1, 3, 1, 3, 3, 1, 3], [2, 2, 4, 2, 4, 4, 2, 4], [0, 0, 4, 4]]
-    expected = np.zeros((5, 6), bool)
-    expected[1:3, 1:3] = expected[2:4, 2:4] = True
-    mask = object_mask(polygons, 5, 6)
-    assert mask.dtype == bool and np.array_equal(mask, expected)
-
-
-def test_run_lengths_go_down_the_columns():
-    # 1 out, 2 in, 3 out.
-    mask = object_mask({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
-    assert mask.tolist() == [[False, True, False], [True, False, False]]
-
-
-def test_compressed_encodings_may_be_bytes_or_text():
-    mask = np.random.default_rng(0).random((7, 9)) < 0.5
-    encoding = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    assert np.array_equal(object_mask(encoding, 7, 9), mask)
-    text = {"size": [7, 9], "counts": encoding["counts"].decode()}
-    assert np.array_equal(object_mask(text, 7, 9), mask)
-    assert isinstance(text["counts"], str)
-
-
-def test_uncompressed_encodings_equal_a_plain_loop():
-    for seed in range(10):
-        mask = np.random.default_rng(seed).random((6, 5)) < 0.5
-        counts, value = [0], False
-        for pixel in mask.T.flatten():
-            if pixel != value:
-                counts.append(0)
-                value = pixel
-            counts[-1] += 1
-        assert np.array_equal(object_mask({"size": [6, 5], "counts": counts}, 6, 5), mask)
-
-
-def test_wrong_segmentations_are_named():
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 2\)"):
-        object_mask({"size": [2, 3], "counts": [6]}, 3, 2)
-    with pytest.raises(ValueError, match=r"5 pixels.*\(2, 3\)"):
-        object_mask({"size": [2, 3], "counts": [1, 4]}, 2, 3)
-    for segmentation in ([], [[0, 0, 4, 4]]):
-        with pytest.raises(ValueError, match="three points"):
-            object_mask(segmentation, 5, 5)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odam_d2.evaluation.explanation_settings import DRISE, ExplanationSettings
+from odam_d2.evaluation.explanations.settings import DRISE, ExplanationSettings
 from odam_d2.explain import GradientExplainer, explain_together
 from odam_d2.explain import drise as black_box
 from odam_d2.modeling.proposals import proposal_function

@@ -12,8 +12,12 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 
-from odam_d2.evaluation.specification import object_mask
+from odam_d2.data.images import read_image_bgr
+
+# A polygon needs three points; COCO has some with less.
+POLYGON_NUMBERS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,21 @@ class ImageObjects:
                 raise ValueError(f"annotation {name} of image {self.image_id}: {error}") from error
         return masks
 
+    def read_image(self) -> np.ndarray:
+        """The image that the annotations belong to.
+
+        Returns:
+            (h,w,3) uint8, BGR.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is unreadable, or of another size than the dataset says.
+        """
+        image = read_image_bgr(self.file)
+        if image.shape[:2] != tuple(self.size):
+            raise ValueError(f"{self.file} has size {image.shape[:2]}; the dataset says {tuple(self.size)}")
+        return image
+
 
 def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
     """Read a registered dataset.
@@ -101,6 +120,37 @@ def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
             ) from error
     images = [_to_objects(one) for one in dicts]
     return {image.image_id: image for image in images}
+
+
+def object_mask(segmentation: Sequence | dict, height: int, width: int) -> np.ndarray:
+    """An object's mask from its COCO annotation.
+
+    Args:
+        segmentation: polygons [[x1, y1, x2, y2, ...], ...], of which the mask is the union; or a run-length encoding
+            {"size": [h, w], "counts": ...}, with a list of counts, as crowd regions have it, or compressed.
+        height: h of the image.
+        width: w of the image.
+
+    Returns:
+        (h,w) bool.
+
+    Raises:
+        ValueError: an encoding of another size, or no polygon of three points.
+    """
+    if isinstance(segmentation, dict):
+        size, counts = tuple(segmentation["size"]), segmentation["counts"]
+        if size != (height, width):
+            raise ValueError(f"a run-length encoding of size {size} does not fit an image of size {(height, width)}")
+        compressed = isinstance(counts, (str, bytes))
+        if not compressed and sum(counts) != height * width:
+            raise ValueError(f"run lengths of {sum(counts)} pixels do not fill an image of size {(height, width)}")
+        encoding = segmentation if compressed else coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= POLYGON_NUMBERS]
+        if not polygons:
+            raise ValueError(f"a mask needs a polygon of at least three points, not {segmentation}")
+        encoding = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return coco_mask.decode(encoding).astype(bool)
 
 
 def _available() -> str:

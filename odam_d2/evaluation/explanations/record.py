@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from odam_d2.evaluation.explanation_settings import METRICS
+from odam_d2.evaluation.explanations.settings import METRICS
 
 # A row: one method's map of one object.
 Row = dict[str, Any]

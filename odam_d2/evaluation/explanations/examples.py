@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from odam_d2.evaluation.explanation_maps import file_stem
-from odam_d2.evaluation.explanation_record import Entry, Row
+from odam_d2.evaluation.explanations.maps import file_stem
+from odam_d2.evaluation.explanations.record import Entry, Row
 from odam_d2.report import ReportImage, write_report
 
 # What examples are ranked by.

@@ -4,18 +4,17 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from evaluation.explained import make_predictor, register, unregister, write_dataset
 from odam_d2.data.crowdhuman import load_crowdhuman
+from odam_d2.data.objects import load_objects, object_mask
 from odam_d2.data.synthetic import register_synthetic_crowds
 from odam_d2.data.synthetic import write_dataset as write_crowds
-from odam_d2.evaluation.explanation_objects import load_objects
-from odam_d2.evaluation.explanation_selection import match_objects
-from odam_d2.evaluation.explanation_settings import ExplanationSettings
+from odam_d2.evaluation.explanations.selection import match_objects
+from odam_d2.evaluation.explanations.settings import ExplanationSettings
 
 
 def test_coco_annotations_have_ids_masks_and_crowds(quick_weights, tmp_path):
@@ -56,15 +55,14 @@ def test_crowdhumans_objects_are_numbered_and_have_no_masks(crowd):
 
 
 def test_detections_are_compared_with_the_part_of_a_box_in_the_image(crowd):
-    found = Instances((40, 80))
     # The first person's visible part, the second person by 18/20, and the region that is to be ignored.
-    found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 20, 30], [50, 5, 70, 23], [30, 0, 40, 10]]))
-    found.scores, found.pred_classes = torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.int64)
-    assert match_objects(crowd, found, ExplanationSettings(("odam",), iou_threshold=0.85)) == [(0, 0), (1, 1)]
+    boxes = np.array([[0.0, 0, 20, 30], [50, 5, 70, 23], [30, 0, 40, 10]])
+    found = (boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, int))
+    assert match_objects(crowd, *found, ExplanationSettings(("odam",), iou_threshold=0.85)) == [(0, 0), (1, 1)]
     # 0.9 is not more than 0.9, and 0.8 is not more than 0.85.
-    assert match_objects(crowd, found, ExplanationSettings(("odam",), iou_threshold=0.9)) == [(0, 0)]
+    assert match_objects(crowd, *found, ExplanationSettings(("odam",), iou_threshold=0.9)) == [(0, 0)]
     strict = ExplanationSettings(("odam",), iou_threshold=0.5, score_threshold=0.85)
-    assert match_objects(crowd, found, strict) == [(0, 0)]
+    assert match_objects(crowd, *found, strict) == [(0, 0)]
 
 
 def test_made_crowds_have_masks_that_lie_in_their_boxes(tmp_path):
@@ -85,3 +83,52 @@ def test_made_crowds_have_masks_that_lie_in_their_boxes(tmp_path):
         if mask is not None and mask.any():
             rows, columns = np.nonzero(mask)
             assert x1 <= columns.min() and columns.max() < x2 and y1 <= rows.min() and rows.max() < y2
+
+
+# ---- Masks
+
+
+def test_polygons_cover_their_union():
+    # Squares of 2 x 2 pixels that share the pixel (2,2); a polygon of two points is none.
+    polygons = [[1, 1, 3, 1, 3, 3, 1, 3], [2, 2, 4, 2, 4, 4, 2, 4], [0, 0, 4, 4]]
+    expected = np.zeros((5, 6), bool)
+    expected[1:3, 1:3] = expected[2:4, 2:4] = True
+    mask = object_mask(polygons, 5, 6)
+    assert mask.dtype == bool and np.array_equal(mask, expected)
+
+
+def test_run_lengths_go_down_the_columns():
+    # 1 out, 2 in, 3 out.
+    mask = object_mask({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
+    assert mask.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_compressed_encodings_may_be_bytes_or_text():
+    mask = np.random.default_rng(0).random((7, 9)) < 0.5
+    encoding = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert np.array_equal(object_mask(encoding, 7, 9), mask)
+    text = {"size": [7, 9], "counts": encoding["counts"].decode()}
+    assert np.array_equal(object_mask(text, 7, 9), mask)
+    assert isinstance(text["counts"], str)
+
+
+def test_uncompressed_encodings_equal_a_plain_loop():
+    for seed in range(10):
+        mask = np.random.default_rng(seed).random((6, 5)) < 0.5
+        counts, value = [0], False
+        for pixel in mask.T.flatten():
+            if pixel != value:
+                counts.append(0)
+                value = pixel
+            counts[-1] += 1
+        assert np.array_equal(object_mask({"size": [6, 5], "counts": counts}, 6, 5), mask)
+
+
+def test_wrong_segmentations_are_named():
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 2\)"):
+        object_mask({"size": [2, 3], "counts": [6]}, 3, 2)
+    with pytest.raises(ValueError, match=r"5 pixels.*\(2, 3\)"):
+        object_mask({"size": [2, 3], "counts": [1, 4]}, 2, 3)
+    for segmentation in ([], [[0, 0, 4, 4]]):
+        with pytest.raises(ValueError, match="three points"):
+            object_mask(segmentation, 5, 5)

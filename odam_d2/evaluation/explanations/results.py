@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from odam_d2.evaluation.explanation_curves import draw_curves, mean_curves
-from odam_d2.evaluation.explanation_examples import ExampleStore
-from odam_d2.evaluation.explanation_record import Entry, write_text
-from odam_d2.evaluation.explanation_settings import COUNTS, METRICS, ExplanationSettings
-from odam_d2.evaluation.explanation_tables import summarize, write_tables
+from odam_d2.evaluation.explanations.curves import draw_curves, mean_curves
+from odam_d2.evaluation.explanations.examples import ExampleStore
+from odam_d2.evaluation.explanations.record import Entry, write_text
+from odam_d2.evaluation.explanations.settings import COUNTS, METRICS, ExplanationSettings
+from odam_d2.evaluation.explanations.tables import summarize, write_tables
 
 # Of the settings, what a reader of the tables wants to know.
 SHOWN = ("target", "features", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
@@ -34,7 +34,7 @@ def write_results(
         examples: the pictures kept so far.
 
     Returns:
-        the summary, see :func:`odam_d2.evaluation.explanation_tables.summarize`; its counts also tell the ``images``,
+        the summary, see :func:`odam_d2.evaluation.explanations.tables.summarize`; its counts also tell the ``images``,
         those ``with_explained`` objects and the ``annotated`` objects.
 
     Raises:

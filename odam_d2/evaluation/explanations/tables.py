@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from odam_d2.evaluation.discrimination import summarize_odi
-from odam_d2.evaluation.explanation_record import Row
-from odam_d2.evaluation.explanation_settings import COUNTS, METRICS, TABLES
+from odam_d2.evaluation.explanations.record import Row
+from odam_d2.evaluation.explanations.settings import COUNTS, METRICS, TABLES
 from odam_d2.evaluation.statistics import Interval, bootstrap_interval
 
 CAPTIONS = {

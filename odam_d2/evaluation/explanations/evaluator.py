@@ -20,21 +20,23 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-from odam_d2.evaluation.explanation_examples import ExampleStore, shrink_map
-from odam_d2.evaluation.explanation_maps import Progress, Scene, make_sources, map_file
-from odam_d2.evaluation.explanation_objects import ImageObjects, load_objects
-from odam_d2.evaluation.explanation_perturbation import object_score
-from odam_d2.evaluation.explanation_record import Entry, Record, Row
-from odam_d2.evaluation.explanation_results import write_results
-from odam_d2.evaluation.explanation_selection import choose_objects, match_objects, read_image
-from odam_d2.evaluation.explanation_settings import CHEAP, METRICS, ExplanationSettings
-from odam_d2.evaluation.explanations import score_maps
+from odam_d2.data.objects import ImageObjects, load_objects
+from odam_d2.evaluation.explanations.examples import ExampleStore, shrink_map
+from odam_d2.evaluation.explanations.maps import Progress, Scene, make_sources, map_file
+from odam_d2.evaluation.explanations.perturbation import object_score
+from odam_d2.evaluation.explanations.record import Entry, Record, Row
+from odam_d2.evaluation.explanations.results import write_results
+from odam_d2.evaluation.explanations.scores import score_maps
+from odam_d2.evaluation.explanations.selection import match_objects
+from odam_d2.evaluation.explanations.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.localization import CheckedMap
 from odam_d2.evaluation.matching import box_iou
 from odam_d2.evaluation.specification import perturbation_scores, vea_curve
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 
+# (image id, annotation id).
+ObjectId = tuple[str, str]
 # Keys of a row that are no column of objects.csv.
 CURVES = ("vea_curve", "deletion_curve", "insertion_curve")
 
@@ -61,7 +63,7 @@ class ExplanationEvaluator(DatasetEvaluator):
 
     Attributes:
         summary: what :meth:`evaluate` wrote to ``summary.json``, with the counts, see
-            :func:`odam_d2.evaluation.explanation_tables.summarize`; before, and on other processes, empty.
+            :func:`odam_d2.evaluation.explanations.tables.summarize`; before, and on other processes, empty.
 
     Raises:
         ValueError: unknown names (the valid ones are listed), or results of other settings in the folder.
@@ -103,7 +105,7 @@ class ExplanationEvaluator(DatasetEvaluator):
         self._examples = ExampleStore(self._folder / "examples", settings.names, kept)
         self._chosen = None
         if settings.max_objects is not None:
-            self._chosen = choose_objects(predictor, list(self._images.values()), settings)
+            self._chosen = self._choose(settings.max_objects)
         # The first process has now written objects.csv anew; from here on all append to it.
         comm.synchronize()
 
@@ -161,7 +163,7 @@ class ExplanationEvaluator(DatasetEvaluator):
         )
 
     def _explain(self, objects: ImageObjects) -> None:
-        image = read_image(objects)
+        image = objects.read_image()
         pairs, detections, scene = self._find(objects, image)
         rows, small = self._measure(objects, pairs, detections, scene, image) if pairs else ([], None)
         entry = {"image_id": objects.image_id, "size": list(objects.size), "objects": int((~objects.crowd).sum())}
@@ -172,12 +174,34 @@ class ExplanationEvaluator(DatasetEvaluator):
         for source in self._sources:
             source.forget(objects.image_id)
 
+    def _match(self, objects: ImageObjects, found: Instances) -> list[tuple[int, int]]:
+        """(row of the object, row of its detection) of the well-detected objects."""
+        parts = (found.pred_boxes.tensor, found.scores, found.pred_classes)
+        return match_objects(objects, *(part.detach().cpu().numpy() for part in parts), self._settings)
+
+    def _choose(self, most: int) -> set[ObjectId]:
+        """Some of the well-detected objects, spread evenly over the images, for methods that take long.
+
+        The detector runs once an image. Several processes share the images and get the same answer.
+        """
+        images, own = list(self._images.values()), {}
+        for objects in images[comm.get_rank() :: comm.get_world_size()]:
+            found = self._predictor(objects.read_image())["instances"]
+            own[objects.image_id] = [objects.ids[row] for row, _ in self._match(objects, found)]
+        by_image: dict[str, list[str]] = {}
+        for part in comm.all_gather(own):
+            by_image |= part
+        every = [(objects.image_id, name) for objects in images for name in by_image[objects.image_id]]
+        count = min(most, len(every))
+        # The middles of equal parts.
+        return {every[(2 * i + 1) * len(every) // (2 * count)] for i in range(count)}
+
     def _find(self, objects: ImageObjects, image: np.ndarray) -> tuple[list[int], Instances, Scene]:
         """Rows of the objects to explain, their detections in the same order, and what explainers need of them."""
         pairs: list[int] = []
 
         def keep(found: Instances) -> Tensor:
-            matched = match_objects(objects, found, self._settings)
+            matched = self._match(objects, found)
             if self._chosen is not None:
                 matched = [pair for pair in matched if (objects.image_id, objects.ids[pair[0]]) in self._chosen]
             pairs.extend(row for row, _ in matched)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from odam_d2.evaluation.explanation_record import Row
+from odam_d2.evaluation.explanations.record import Row
 from odam_d2.evaluation.specification import THRESHOLDS
 
 # Key of a row -> title, label of x, label of y. A score is in % of the start score, but for the authors' Insertion.
