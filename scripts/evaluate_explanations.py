@@ -124,7 +124,7 @@ def summary_table(settings: ExplanationSettings, summary: dict[str, Any]) -> Tab
     table = Table(title=f"{counts['objects']} objects in {counts['with_explained']} of {counts['images']} images")
     table.add_column("method", no_wrap=True)
     for name in settings.metrics:
-        table.add_column(METRICS[name].title, justify="right")
+        table.add_column(METRICS[name].title, justify="right", overflow="fold")
     for method in settings.names:
         means = [summary[method][name] for name in settings.metrics]
         digits = [METRICS[name].digits for name in settings.metrics]

@@ -68,7 +68,7 @@ def result_table(found: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="Mean rank correlation with the original map, randomised from the top down to ...")
     table.add_column("method", no_wrap=True)
     for title in (*few, "depends on weights", "neighbours' cosine", "neighbours differ"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     words = {True: "yes", False: "NO", None: "not measured"}
     for method, own in found.items():
         neighbours = "–" if own["neighbour_cosine"] is None else f"{own['neighbour_cosine']:.2f}"

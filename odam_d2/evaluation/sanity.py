@@ -122,7 +122,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Rank correlation of two maps where at least one of them is not 0.
 
     The zeros that two maps share say where the detector cannot look for this detection, such as outside of the pooled
-    region. That does not depend on what it learned, and would make any two maps similar.
+    region. That does not depend on what it learned, and would make any two maps similar. Maps that are not 0 in
+    different places are negatively correlated.
 
     Args:
         first: (gh,gw), non-negative.
