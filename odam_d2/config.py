@@ -97,6 +97,9 @@ def _add_explanation(cfg: CfgNode) -> None:
     cfg.ODAM.EXPLAIN.PATH = "exact"
     # GiB that the reversed head may take at a time.
     cfg.ODAM.EXPLAIN.MEMORY = 1.0
+    # The method "drise": masks an image, and masked images that go through the detector at a time.
+    cfg.ODAM.EXPLAIN.DRISE_MASKS = 5000
+    cfg.ODAM.EXPLAIN.DRISE_BATCH = 8
     # scripts/explain.py explains detections that score at least this much, and at most so many an image.
     cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10

@@ -16,10 +16,12 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 import odam_d2.modeling  # noqa: F401  registers the models
-from odam_d2.explain import GradientExplainer, check_targets, explain
+from odam_d2.explain import ALL_METHODS, BLACK_BOX, DRISE, BlackBoxExplainer, GradientExplainer, explain
+from odam_d2.explain.drise import Progress
 from odam_d2.modeling.checkpoint import load_weights
+from odam_d2.modeling.proposals import proposal_function
 from odam_d2.modeling.tracing import check_layers
-from odam_d2.structures import HeatMaps, Trace, normalize_maps
+from odam_d2.structures import HeatMaps, Trace
 from odam_d2.suppression import Suppression
 from odam_d2.visualize import contact_sheet
 
@@ -35,7 +37,7 @@ class ImageMaps(Mapping[str, Tensor]):
 
     def __getitem__(self, target: str) -> Tensor:
         """(D,h,w) float32 in [0,1], each map scaled by its maximum."""
-        return normalize_maps(self._heat_maps[target].to_image())
+        return self._heat_maps[target].to_picture()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._heat_maps)
@@ -153,6 +155,7 @@ class ODAMPredictor(DefaultPredictor):
         method: str = "odam",
         features: str = "fpn",
         path: str | None = None,
+        progress: Progress | None = None,
     ) -> Explanation:
         """Heat maps that say why.
 
@@ -160,19 +163,55 @@ class ODAMPredictor(DefaultPredictor):
             image_bgr: (h,w,3) uint8, BGR.
             targets: ``class_score``, ``class_logit``, ``x1``, ``y1``, ``x2``, ``y2``, ``combined``.
             instances: which detections; default all.
-            method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam`` or ``ssgradcam++``.
+            method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``ssgradcam++`` or
+                ``drise``. The last runs the detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images, which takes
+                minutes, and explains box and class together: its only target is ``class_score``.
             features: ``fpn``, ``roi_pool`` (two-stage detectors) or a bottom-up stage such as ``res4``.
             path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`; default
                 ``ODAM.EXPLAIN.PATH``.
+            progress: told (masks done, masks in all) by ``drise``.
 
         Raises:
             ValueError: an unknown name (the valid ones are listed) or a detection that does not exist.
         """
-        check_targets(targets)
-        options = self.cfg.ODAM.EXPLAIN
-        explainer = GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)
+        explainer = self.make_explainer(method, features, path, progress)
+        explainer.check(targets)
         detections, trace = self.trace(image_bgr, (features,), instances)
         return Explanation(detections, explain(trace, targets, explainer))
+
+    def make_explainer(
+        self, method: str = "odam", features: str = "fpn", path: str | None = None, progress: Progress | None = None
+    ) -> GradientExplainer | BlackBoxExplainer:
+        """What :meth:`explain` explains with: ``explainer(trace, target)``.
+
+        Args:
+            method: as in :meth:`explain`.
+            features: as in :meth:`explain`.
+            path: as in :meth:`explain`.
+            progress: as in :meth:`explain`.
+
+        Raises:
+            ValueError: an unknown name; the valid ones are listed.
+        """
+        if method not in ALL_METHODS:
+            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(ALL_METHODS)}")
+        options = self.cfg.ODAM.EXPLAIN
+        if method != BLACK_BOX:
+            return GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)
+        if features != "fpn" or path is not None:
+            raise ValueError(f"{method} runs the whole detector: it has no layers and no paths to choose from")
+        return self.black_box(DRISE(options.DRISE_MASKS, batch=options.DRISE_BATCH), progress)
+
+    def black_box(self, drise: DRISE, progress: Progress | None = None) -> BlackBoxExplainer:
+        """An explainer that only looks at what the detector says about masked images.
+
+        Args:
+            drise: number of masks and the like.
+            progress: told after every batch of masks.
+        """
+        # Class vectors are looked up among all that the detector says about the whole image.
+        every = proposal_function(self.model, 10**6, 0.0, 1.0)
+        return BlackBoxExplainer(proposal_function(self.model), every, drise, progress)
 
     def explain_nms(self, image_bgr: np.ndarray) -> tuple[Instances, Suppression]:
         """Detect, and say what NMS did: which candidates it removed, on account of whom, and why.

@@ -73,6 +73,7 @@ class Trace:
         output_size: (ho,wo).
         rois: the pooled regions of a two-stage detector.
         subnets: the subnets of a dense detector's head.
+        pixels: the network input before padding and normalisation, (3,h,w); what explains a black box looks at.
 
     Raises:
         ValueError: the parts disagree on the number of detections.
@@ -91,6 +92,7 @@ class Trace:
     output_size: Size
     rois: RoIs | None = None
     subnets: tuple[Subnet, ...] = ()
+    pixels: Tensor | None = None
 
     def __post_init__(self) -> None:
         lengths = {"boxes": len(self.boxes), "scores": len(self.scores), "classes": len(self.classes)}
@@ -193,6 +195,7 @@ class HeatMaps:
         padded_size: (H,W).
         output_size: (ho,wo).
         paste: needed where grids span regions.
+        background: value of each map where the image does not matter, (D,); None means 0.
     """
 
     grids: tuple[Grid, ...]
@@ -201,6 +204,7 @@ class HeatMaps:
     padded_size: Size
     output_size: Size
     paste: Paste | None = None
+    background: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -242,9 +246,23 @@ class HeatMaps:
         """
         return self._sample(size or self.output_size, self.image_size, rows)
 
+    def to_picture(self, size: Size | None = None) -> Tensor:
+        """The maps at image pixels as people look at them: each from its background to its maximum.
+
+        Args:
+            size: (height, width) to sample the image at; default ``output_size``.
+
+        Returns:
+            (D,height,width) float32 in [0,1].
+        """
+        return normalize_maps(self._above_background(self.to_image(size)))
+
     def normalize(self) -> "HeatMaps":
-        """Each map scaled into [0,1] by its maximum."""
-        return replace(self, grids=tuple(replace(grid, maps=normalize_maps(grid.maps)) for grid in self.grids))
+        """Each map without its background, scaled into [0,1] by its maximum."""
+        grids = (
+            replace(grid, maps=normalize_maps(self._above_background(grid.maps, grid.rows))) for grid in self.grids
+        )
+        return replace(self, grids=tuple(grids), background=None)
 
     def smooth(self, fraction: float = SMOOTHING_FRACTION) -> "HeatMaps":
         """Each map convolved with a Gaussian adapted to its detection.
@@ -259,6 +277,12 @@ class HeatMaps:
             return replace(grid, maps=gaussian_blur(grid.maps, fraction * sides))
 
         return replace(self, grids=tuple(blur(grid) for grid in self.grids))
+
+    def _above_background(self, maps: Tensor, rows: Tensor | None = None) -> Tensor:
+        if self.background is None:
+            return maps
+        own = self.background if rows is None else self.background[rows]
+        return (maps - own[:, None, None]).clamp(min=0)
 
     def _sample(self, size: Size, extent: tuple[int, ...], rows: Sequence[int] | None = None) -> Tensor:
         """Sample the window [0,extent) of the network input, in pixels, at ``size`` points.

@@ -21,13 +21,12 @@ from odam_d2.data.builtin import register_all
 from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
 from odam_d2.evaluation.explanations.settings import (
     COUNTS,
-    DRISE,
     METRICS,
     PROTOCOLS,
     ExplanationSettings,
     choose_metrics,
 )
-from odam_d2.explain import METHODS, TARGETS
+from odam_d2.explain import ALL_METHODS, TARGETS
 from odam_d2.predictor import ODAMPredictor
 
 # Exit code of a program stopped by Ctrl-C.
@@ -41,9 +40,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="YAML")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a run that was stopped goes on here")
-    names = ", ".join((*METHODS, DRISE))
     parser.add_argument(
-        "--methods", metavar="NAMES", help=f"of {names}; default {','.join(default.methods)}, with --maps none"
+        "--methods",
+        metavar="NAMES",
+        help=f"of {', '.join(ALL_METHODS)}; default {','.join(default.methods)}, with --maps none",
     )
     parser.add_argument(
         "--maps",

@@ -16,25 +16,27 @@ from typing import Any
 import detectron2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import odam_d2
 from odam_d2.config import load_config
 from odam_d2.data.images import find_images, read_image_bgr
-from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets, explain
+from odam_d2.explain import ALL_METHODS, BLACK_BOX, TARGETS, BlackBoxExplainer, GradientExplainer, explain
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.report import ReportImage, write_report
-from odam_d2.structures import HeatMaps, normalize_maps
+from odam_d2.structures import HeatMaps
 from odam_d2.visualize import contact_sheet
 
 # Longest side of the photographs in sheets and page, and of the maps laid over them.
 PHOTO_SIDE, MAP_SIDE = 960, 200
+DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")
 # Exit code of a program stopped by Ctrl-C.
 INTERRUPTED = 130
 
@@ -96,10 +98,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--targets",
         nargs="+",
-        default=["class_score", "x1", "y1", "x2", "y2", "combined"],
-        help=f"separated by spaces or commas, of {', '.join(TARGETS)}",
+        help=f"separated by spaces or commas, of {', '.join(TARGETS)}; default {' '.join(DEFAULT_TARGETS)}",
     )
-    parser.add_argument("--method", default="odam", help=", ".join(METHODS))
+    parser.add_argument("--method", default="odam", help=", ".join(ALL_METHODS))
     parser.add_argument("--features", default="fpn", help="fpn, roi_pool or a bottom-up stage such as res4")
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
     parser.add_argument("--max-instances", type=int, help="an image; default: ODAM.EXPLAIN.MAX_INSTANCES")
@@ -107,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe_run(args: argparse.Namespace, cfg: Any, targets: Sequence[str]) -> dict[str, Any]:
+def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str]) -> dict[str, Any]:
     """Everything needed to make the same maps again."""
     return {
         "odam_d2": odam_d2.__version__,
@@ -123,6 +124,7 @@ def describe_run(args: argparse.Namespace, cfg: Any, targets: Sequence[str]) -> 
         "method": args.method,
         "features": args.features,
         "smoothing": cfg.ODAM.EXPLAIN.SMOOTHING,
+        **({"masks": cfg.ODAM.EXPLAIN.DRISE_MASKS} if args.method == BLACK_BOX else {}),
         "targets": list(targets),
         "confidence_threshold": cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD,
         "max_instances": cfg.ODAM.EXPLAIN.MAX_INSTANCES,
@@ -151,7 +153,11 @@ def save_maps(path: Path, instances: Instances, heat_maps: dict[str, HeatMaps]) 
 
 
 def explain_image(
-    predictor: ODAMPredictor, explainer: GradientExplainer, targets: Sequence[str], path: Path, outputs: Outputs
+    predictor: ODAMPredictor,
+    explainer: GradientExplainer | BlackBoxExplainer,
+    targets: Sequence[str],
+    path: Path,
+    outputs: Outputs,
 ) -> None:
     """Explain one image and write everything about it."""
     options = predictor.cfg.ODAM.EXPLAIN
@@ -172,10 +178,9 @@ def explain_image(
     photo = np.asarray(Image.fromarray(image[:, :, ::-1]).resize((width, height), Image.Resampling.LANCZOS))
     boxes = instances.pred_boxes.tensor.cpu().numpy() * ([width / image.shape[1], height / image.shape[0]] * 2)
     shown = {
-        target: normalize_maps(maps.to_image(fit((height, width), MAP_SIDE))).cpu().numpy()
-        for target, maps in heat_maps.items()
+        target: maps.to_picture(fit((height, width), MAP_SIDE)).cpu().numpy() for target, maps in heat_maps.items()
     }
-    full = {target: normalize_maps(maps.to_image((height, width))).cpu().numpy() for target, maps in heat_maps.items()}
+    full = {target: maps.to_picture((height, width)).cpu().numpy() for target, maps in heat_maps.items()}
     sheet = contact_sheet(photo, boxes, predictor.labels(instances), full)
     Image.fromarray(sheet).save(outputs.folder / "sheets" / f"{name}.png")
     names = [predictor.class_names[c] for c in instances.pred_classes.tolist()]
@@ -230,29 +235,51 @@ def print_table(console: Console, outputs: Outputs) -> None:
     console.print(table)
 
 
+def choose_targets(args: argparse.Namespace) -> list[str]:
+    """The targets that the command line asks for; a black box has one."""
+    if args.targets is None:
+        return list(DEFAULT_TARGETS[:1] if args.method == BLACK_BOX else DEFAULT_TARGETS)
+    targets = [target for word in args.targets for target in word.split(",") if target]
+    if not targets:
+        raise ValueError("--targets names no target")
+    return targets
+
+
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """The config with what the command line changes."""
+    cfg = load_config(args.config_file, args.opts)
+    options = cfg.ODAM.EXPLAIN
+    if args.confidence_threshold is not None:
+        options.CONFIDENCE_THRESHOLD = args.confidence_threshold
+    if args.max_instances is not None:
+        options.MAX_INSTANCES = args.max_instances
+    if options.MAX_INSTANCES < 1:
+        raise ValueError(f"--max-instances is {options.MAX_INSTANCES}; at least 1 is needed")
+    if not 0 <= options.CONFIDENCE_THRESHOLD <= 1:
+        raise ValueError(f"--confidence-threshold is {options.CONFIDENCE_THRESHOLD}; it must lie between 0 and 1")
+    return cfg
+
+
 def main() -> int:
     """Run; the exit code is 0 where at least one image was explained."""
     args = parse_arguments()
     console = Console(stderr=True)
     setup_logger(name="fvcore").setLevel("WARNING")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    images = progress.add_task("explaining", total=None)
+    masks = progress.add_task("masks of D-RISE", total=None, visible=False)
+
+    def tell(done: int, total: int) -> None:
+        progress.update(masks, completed=done, total=total, visible=True)
+
     try:
-        targets = [target for word in args.targets for target in word.split(",") if target]
-        if not targets:
-            raise ValueError("--targets names no target")
-        check_targets(targets)
+        targets = choose_targets(args)
         paths = find_images(args.input)
-        cfg = load_config(args.config_file, args.opts)
-        if args.confidence_threshold is not None:
-            cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = args.confidence_threshold
-        if args.max_instances is not None:
-            cfg.ODAM.EXPLAIN.MAX_INSTANCES = args.max_instances
-        if cfg.ODAM.EXPLAIN.MAX_INSTANCES < 1:
-            raise ValueError(f"--max-instances is {cfg.ODAM.EXPLAIN.MAX_INSTANCES}; at least 1 is needed")
-        options = cfg.ODAM.EXPLAIN
-        if not 0 <= options.CONFIDENCE_THRESHOLD <= 1:
-            raise ValueError(f"--confidence-threshold is {options.CONFIDENCE_THRESHOLD}; it must lie between 0 and 1")
-        explainer = GradientExplainer(args.method, args.features, options.SMOOTHING, options.PATH, options.MEMORY)
+        cfg = read_config(args)
         predictor = ODAMPredictor(cfg)
+        explainer = predictor.make_explainer(args.method, args.features, progress=tell)
+        explainer.check(targets)
         predictor.check_features((args.features,))
         outputs = Outputs(args.output, describe_run(args, cfg, targets))
     except (ValueError, OSError) as error:
@@ -260,13 +287,14 @@ def main() -> int:
         return 1
     code = 0
     try:
-        for path in track(paths, "explaining", console=console, disable=not console.is_terminal):
-            try:
-                explain_image(predictor, explainer, targets, path, outputs)
-            except (ValueError, OSError) as error:
-                outputs.failed.append({"file": str(path), "reason": str(error)})
-                console.print(f"left out: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-            outputs.write_manifest()
+        with progress:
+            for path in progress.track(paths, task_id=images):
+                try:
+                    explain_image(predictor, explainer, targets, path, outputs)
+                except (ValueError, OSError) as error:
+                    outputs.failed.append({"file": str(path), "reason": str(error)})
+                    console.print(f"left out: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+                outputs.write_manifest()
     except KeyboardInterrupt:
         done = len(outputs.images)
         console.print(f"interrupted: the results of {done} of {len(paths)} images are kept", markup=False)

@@ -1,6 +1,7 @@
 """The predictor a user holds: Detectron2's contract, explanations, and clear refusals."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from detectron2.engine import DefaultPredictor
 
 from helpers import random_photo, small_cfg
-from odam_d2.explain import METHODS, TARGETS
+from odam_d2.explain import DRISE, METHODS, TARGETS
+from odam_d2.explain.drise import Proposals, find_class_vectors
 from odam_d2.modeling.checkpoint import weights_sha256
+from odam_d2.modeling.proposals import proposal_function
 from odam_d2.predictor import ODAMPredictor
 
 KINDS = ["fcos", "retinanet", "faster_rcnn"]
@@ -45,6 +48,45 @@ def test_every_target_and_layer_gives_maps_of_the_image(kind, method, quick_weig
             assert maps.dtype == torch.float32
             assert 0 <= maps.min() and maps.max() <= 1
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drise_has_the_call_of_every_method(kind, quick_weights):
+    predictor = ODAMPredictor(
+        cfg_for(kind, quick_weights, "ODAM.EXPLAIN.DRISE_MASKS", "5", "ODAM.EXPLAIN.DRISE_BATCH", "2")
+    )
+    image, told = random_photo(75, 133), []
+    explanation = predictor.explain(image, instances=[1, 0], method="drise", progress=lambda *done: told.append(done))
+    assert told == [(2, 5), (4, 5), (5, 5)] and list(explanation.maps) == ["class_score"]
+    maps = explanation.maps["class_score"]
+    assert tuple(maps.shape) == (2, 75, 133)
+    # From the lowest pixel of the network's input, but for interpolation, to the highest of the image.
+    assert (maps.flatten(1).amin(1) >= 0).all() and (maps.flatten(1).amin(1) < 0.05).all()
+    assert torch.allclose(maps.flatten(1).amax(1), torch.ones(2))
+    # The same by hand.
+    instances, trace = predictor.trace(image, instances=[1, 0])
+    pixels = predictor.network_input(image)
+    assert torch.equal(trace.pixels, pixels) and torch.equal(explanation.instances.scores, instances.scores)
+    (every,) = proposal_function(predictor.model, 10**6, 0.0, 1.0)(pixels[None])
+    vectors = find_class_vectors(Proposals(*every), trace.boxes, trace.classes)
+    raw = DRISE(5, batch=2)(proposal_function(predictor.model), pixels, trace.boxes, vectors)
+    assert torch.allclose(explanation.heat_maps["class_score"].maps, raw, atol=1e-6)
+    nothing = predictor.explain(image, instances=[], method="drise")
+    assert tuple(nothing.maps["class_score"].shape) == (0, 75, 133)
+
+
+def test_drise_refuses_what_it_does_not_have(quick_weights):
+    predictor = ODAMPredictor(cfg_for("fcos", quick_weights))
+    image = random_photo(75, 133)
+    for targets in (["x1"], ["class_score", "combined"], ["score"]):
+        with pytest.raises(ValueError, match=f"drise.*class_score, not '{targets[-1]}'"):
+            predictor.explain(image, targets, method="drise")
+    for options in ({"features": "res4"}, {"path": "batched"}):
+        with pytest.raises(ValueError, match="drise.*no layers and no paths"):
+            predictor.explain(image, method="drise", **options)
+    _, trace = predictor.trace(image)
+    with pytest.raises(ValueError, match="drise needs the trace's pixels"):
+        predictor.make_explainer("drise")(replace(trace, pixels=None))
 
 
 def test_chosen_instances_are_explained_in_the_order_given(quick_weights):
@@ -86,7 +128,7 @@ def test_what_cannot_be_explained_is_refused_by_name(quick_weights):
         predictor.explain(image, ["score"])
     with pytest.raises(ValueError, match="'roi_pool'.*fpn"):
         predictor.explain(image, features="roi_pool")
-    with pytest.raises(ValueError, match="'cam'.*odam"):
+    with pytest.raises(ValueError, match="'cam'.*odam.*drise"):
         predictor.explain(image, method="cam")
     with pytest.raises(ValueError, match="no detection 99"):
         predictor.explain(image, instances=[99])

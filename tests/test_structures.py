@@ -1,5 +1,7 @@
 """Traces and heat maps: registration, scaling, smoothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,21 @@ def test_normalize_divides_by_the_maximum_and_leaves_zero_maps_zero():
     assert torch.equal(normalize_maps(maps), expected)
     assert torch.equal(heat_maps(maps, 8, (16, 16)).normalize().maps, expected)
     assert normalize_maps(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
+
+
+def test_pictures_begin_at_the_background():
+    # Backgrounds 1 and 2: (x - 1) / 3 and (x - 2) / 2, and nothing below.
+    maps = torch.tensor([[[1.0, 4.0], [2.5, 0.5]], [[4.0, 2.0], [3.0, 2.0]]])
+    expected = torch.tensor([[[0.0, 1.0], [0.5, 0.0]], [[1.0, 0.0], [0.5, 0.0]]])
+    whole = replace(heat_maps(maps, 8, (16, 16)), background=torch.tensor([1.0, 2.0]))
+    assert torch.equal(whole.to_picture((2, 2)), expected)
+    assert torch.equal(whole.normalize().to_image((2, 2)), expected)
+    # The raw map keeps it.
+    assert torch.equal(whole.to_image((2, 2)), maps)
+    # Grids hold detections in any order.
+    grids = tuple(Grid(maps[[row]], torch.tensor([row]), 8) for row in (1, 0))
+    assert torch.equal(replace(whole, grids=grids).normalize().maps, expected)
+    assert torch.equal(heat_maps(maps, 8, (16, 16)).to_picture((2, 2)), normalize_maps(maps))
 
 
 def test_gaussian_blur_of_an_impulse_is_the_sampled_kernel():

@@ -1,15 +1,22 @@
 """From a trace to heat maps; needs torch alone."""
 
+from odam_d2.explain.black_box import BLACK_BOX, BlackBoxExplainer
 from odam_d2.explain.drise import DRISE, DRISEState, drise_heat_maps
 from odam_d2.explain.odam import METHODS, SMOOTHINGS, GradientExplainer, combine, explain, explain_together
 from odam_d2.explain.targets import TARGETS, check_targets, target_output
 
+# Those that take gradients, and the one that only runs the detector.
+ALL_METHODS = (*METHODS, BLACK_BOX)
+
 __all__ = [
+    "ALL_METHODS",
+    "BLACK_BOX",
     "DRISE",
     "DRISEState",
     "METHODS",
     "SMOOTHINGS",
     "TARGETS",
+    "BlackBoxExplainer",
     "GradientExplainer",
     "check_targets",
     "combine",

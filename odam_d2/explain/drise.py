@@ -317,6 +317,8 @@ def find_class_vectors(proposals: Proposals, boxes: Tensor, classes: Tensor) -> 
 def drise_heat_maps(maps: Tensor, boxes: Tensor, output_size: Size | None = None) -> HeatMaps:
     """Maps of :class:`DRISE` as every consumer of explanations takes them: a grid with one cell a pixel.
 
+    The minimum of each map counts as its background: see the module's last but one paragraph.
+
     Args:
         maps: (D,h,w).
         boxes: the explained detections, (D,4).
@@ -324,7 +326,8 @@ def drise_heat_maps(maps: Tensor, boxes: Tensor, output_size: Size | None = None
     """
     size = (int(maps.shape[1]), int(maps.shape[2]))
     grid = Grid(maps, torch.arange(len(maps), device=maps.device), stride=1)
-    return HeatMaps((grid,), boxes, image_size=size, padded_size=size, output_size=output_size or size)
+    lowest = maps.flatten(1).amin(dim=1) if maps.numel() else maps.new_zeros(len(maps))
+    return HeatMaps((grid,), boxes, size, size, output_size or size, background=lowest)
 
 
 def _pairwise_iou(a: Tensor, b: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odam_d2.explain import cam
+from odam_d2.explain.black_box import BlackBoxExplainer
 from odam_d2.explain.gradients import check_layer, detection_gradients, layer_of, region_gradients
 from odam_d2.explain.reversed_head import reversed_maps
 from odam_d2.explain.reversible import check_reversible
@@ -68,6 +69,14 @@ class GradientExplainer:
         self.weighting = METHODS[method][smoothing]
         self.path = path
         self.memory = int(memory * 2**30)
+
+    def check(self, targets: Sequence[str]) -> None:
+        """Refuse unknown targets.
+
+        Raises:
+            ValueError: lists the valid ones.
+        """
+        check_targets(targets)
 
     def __call__(self, trace: Trace, target: Target = "class_score") -> HeatMaps:
         """One map for each detection of the trace.
@@ -223,7 +232,9 @@ def _region_grid(trace: Trace, output: Tensor) -> Grid:
     return Grid(maps, torch.arange(len(trace), device=maps.device), boxes=trace.rois.boxes)
 
 
-def explain(trace: Trace, targets: Sequence[str], explainer: GradientExplainer) -> dict[str, HeatMaps]:
+def explain(
+    trace: Trace, targets: Sequence[str], explainer: GradientExplainer | BlackBoxExplainer
+) -> dict[str, HeatMaps]:
     """Maps of several named targets; those that ``combined`` needs are computed once.
 
     Args:
@@ -237,7 +248,7 @@ def explain(trace: Trace, targets: Sequence[str], explainer: GradientExplainer) 
     Raises:
         ValueError: unknown target.
     """
-    check_targets(targets)
+    explainer.check(targets)
     needed = dict.fromkeys(t for t in targets if t != "combined")
     if "combined" in targets:
         needed |= dict.fromkeys(COMBINED_PARTS)

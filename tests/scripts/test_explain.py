@@ -72,6 +72,18 @@ def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_pa
     assert len(entry["scores"]) == 2
 
 
+def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
+    words = [*command("faster_rcnn", quick_weights("faster_rcnn"), [photos], tmp_path / "out", "--method", "drise")]
+    done = run(*words, "ODAM.EXPLAIN.DRISE_MASKS", "4", "ODAM.EXPLAIN.CONFIDENCE_THRESHOLD", "0.0")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["run"]["masks"] == 4 and manifest["run"]["targets"] == ["class_score"]
+    raw = np.load(tmp_path / "out" / "maps" / "photo 0.npz")
+    assert raw["stride"] == 1 and raw["class_score"].shape == (len(raw["scores"]), *raw["network_size"])
+    refused = run(*words[:-3], "--targets", "x1", *words[-3:])
+    assert refused.returncode == 1 and "not 'x1'" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
 def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)

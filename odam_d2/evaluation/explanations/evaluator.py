@@ -208,8 +208,7 @@ class ExplanationEvaluator(DatasetEvaluator):
             return torch.tensor([detection for _, detection in matched], dtype=torch.int64, device=found.scores.device)
 
         detections, trace = self._predictor.trace(image, (self._settings.features,), keep)
-        pixels = self._predictor.network_input(image).to(self._predictor.model.device)
-        scene = Scene(objects.image_id, [objects.ids[row] for row in pairs], pixels, objects.size, trace)
+        scene = Scene(objects.image_id, [objects.ids[row] for row in pairs], objects.size, trace)
         return pairs, detections.to("cpu"), scene
 
     def _measure(

@@ -1,6 +1,6 @@
 """Where the maps that are evaluated come from: the explainers here, D-RISE, or files that another tool wrote.
 
-Shapes: D explained detections, (h,w) image, (hn,wn) network input before padding.
+Shapes: D explained detections, (h,w) image.
 """
 
 import os
@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odam_d2.evaluation.explanations.settings import DRISE, ExplanationSettings
-from odam_d2.explain import GradientExplainer, explain_together
-from odam_d2.explain import drise as black_box
-from odam_d2.modeling.proposals import proposal_function
+from odam_d2.evaluation.explanations.settings import ExplanationSettings
+from odam_d2.explain import BLACK_BOX, DRISE, DRISEState, GradientExplainer, explain_together
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import HeatMaps, Trace
 
@@ -34,14 +32,12 @@ class Scene:
     Args:
         image_id: in the dataset.
         ids: of the annotations that the detections were matched with, (D,).
-        pixels: the network input, (3,hn,wn), on the model's device.
         size: (h,w).
         trace: of their detections, in this order.
     """
 
     image_id: str
     ids: Sequence[str]
-    pixels: Tensor
     size: tuple[int, int]
     trace: Trace
 
@@ -84,7 +80,7 @@ def make_sources(
     shared = _GradientMethods(predictor, settings)
     own = [
         DRISEMaps(predictor, settings, batch, output / "drise", progress)
-        if name == DRISE
+        if name == BLACK_BOX
         else GradientMaps(name, shared)
         for name in settings.methods
     ]
@@ -100,7 +96,7 @@ class _GradientMethods:
         self._explainers = {
             name: GradientExplainer(name, settings.features, "none", options.PATH, options.MEMORY)
             for name in settings.methods
-            if name != DRISE
+            if name != BLACK_BOX
         }
         self._trace: Trace | None = None
         self._maps: dict[str, HeatMaps] = {}
@@ -159,20 +155,14 @@ class DRISEMaps(MapSource):
         folder: Path,
         progress: Progress | None = None,
     ):
-        super().__init__(DRISE)
-        self._drise = black_box.DRISE(settings.drise_masks, batch=batch, seed=settings.seed)
-        self._detect = proposal_function(predictor.model)
-        # Class vectors are looked up among all that the detector says about the whole image.
-        self._every = proposal_function(predictor.model, 10**6, 0.0, 1.0)
-        self._folder, self._progress = folder, progress
+        super().__init__(BLACK_BOX)
+        self._predictor, self._folder, self._progress = predictor, folder, progress
+        self._drise = DRISE(settings.drise_masks, batch=batch, seed=settings.seed)
 
     def maps(self, scene: Scene) -> Iterator[np.ndarray | None]:
         """Implements :class:`MapSource`."""
-        boxes = scene.trace.boxes
-        (every,) = self._every(scene.pixels[None])
-        vectors = black_box.find_class_vectors(black_box.Proposals(*every), boxes, scene.trace.classes)
         path = self._folder / f"{file_stem(scene.image_id)}.pth"
-        state = _load_state(path, boxes)
+        state = _load_state(path, scene.trace.boxes)
         saved = time.monotonic()
 
         def after_batch(done: int, total: int) -> None:
@@ -184,13 +174,12 @@ class DRISEMaps(MapSource):
                 saved = time.monotonic()
 
         try:
-            raw = self._drise(self._detect, scene.pixels, boxes, vectors, state, after_batch)
+            heat_maps = self._predictor.black_box(self._drise, after_batch)(scene.trace, state=state)
         except BaseException:
             # Also Ctrl-C: the next run goes on from here.
             if state.done:
                 _save_state(path, state)
             raise
-        heat_maps = black_box.drise_heat_maps(raw, boxes, scene.size)
         for row in range(len(scene.ids)):
             yield heat_maps.to_image(rows=[row])[0].cpu().numpy()
 
@@ -248,9 +237,9 @@ def _read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
     return heat_map
 
 
-def _load_state(path: Path, boxes: Tensor) -> black_box.DRISEState:
+def _load_state(path: Path, boxes: Tensor) -> DRISEState:
     """What an interrupted run left for these detections, else a fresh state."""
-    state = black_box.DRISEState()
+    state = DRISEState()
     if path.is_file():
         old = torch.load(path, map_location=boxes.device, weights_only=True)
         # Another machine may detect a box that differs in its last digits; the masks are then run again.
@@ -259,7 +248,7 @@ def _load_state(path: Path, boxes: Tensor) -> black_box.DRISEState:
     return state
 
 
-def _save_state(path: Path, state: black_box.DRISEState) -> None:
+def _save_state(path: Path, state: DRISEState) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(state.state_dict(), part)

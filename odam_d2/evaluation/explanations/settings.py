@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odam_d2.explain import METHODS, check_targets
+from odam_d2.explain import ALL_METHODS, BLACK_BOX, check_targets
 
-# Beside the gradient methods, the one that needs thousands of forward passes.
-DRISE = "drise"
 PROTOCOLS = ("paper", "authors")
 # In summary.json beside the methods.
 COUNTS = "counts"
@@ -77,7 +75,7 @@ class ExplanationSettings:
     """Everything about the measuring that changes its numbers.
 
     Args:
-        methods: names of :data:`odam_d2.explain.METHODS`, or ``drise``.
+        methods: names of :data:`odam_d2.explain.ALL_METHODS`.
         map_folders: folders of maps that another tool made, each a method of its own with the folder's name. They hold
             ``<image id>_<annotation id>.npy``, float, of the image's size.
         metrics: names of :data:`METRICS`. The cheap ones are worked out in any case.
@@ -97,7 +95,7 @@ class ExplanationSettings:
         ValueError: an unknown name (the valid ones are listed), a name twice, no method, or a number out of its range.
     """
 
-    methods: tuple[str, ...] = ("odam", "gradcam", "gradcam++", DRISE)
+    methods: tuple[str, ...] = ("odam", "gradcam", "gradcam++", BLACK_BOX)
     map_folders: tuple[str, ...] = ()
     metrics: tuple[str, ...] = CHEAP
     target: str = "class_score"
@@ -112,12 +110,12 @@ class ExplanationSettings:
     max_objects: int | None = None
 
     def __post_init__(self) -> None:
-        check_methods(self.methods, (*METHODS, DRISE))
+        check_methods(self.methods, ALL_METHODS)
         choose_metrics(self.metrics)
         check_targets([self.target])
         names = self.names
         if not names:
-            raise ValueError(f"no method was named; valid methods are {', '.join((*METHODS, DRISE))}")
+            raise ValueError(f"no method was named; valid methods are {', '.join(ALL_METHODS)}")
         twice = [name for name in names if names.count(name) > 1 or name == COUNTS]
         if twice:
             raise ValueError(f"each method needs a name of its own, other than {COUNTS}; {twice[0]!r} is not")
