@@ -35,8 +35,16 @@ from odam_d2.visualize import (
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
 THUMBNAIL_SIDE = 320
+# Longest sides of photographs on a page or a sheet, and of the maps laid over them.
+PHOTO_SIDE, MAP_SIDE = 960, 200
 # Parts of a payload the page reads only when its image is opened, so that hundreds of images open at once.
 LAZY = ("photo", "maps")
+
+
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) scaled down so that the longer is at most ``side``."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True, eq=False)

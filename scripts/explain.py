@@ -30,12 +30,10 @@ from odam_d2.data.images import find_images, read_image_bgr
 from odam_d2.explain import ALL_METHODS, BLACK_BOX, TARGETS, BlackBoxExplainer, GradientExplainer, explain
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.report import ReportImage, write_report
+from odam_d2.report import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
 from odam_d2.structures import HeatMaps
 from odam_d2.visualize import contact_sheet
 
-# Longest side of the photographs in sheets and page, and of the maps laid over them.
-PHOTO_SIDE, MAP_SIDE = 960, 200
 DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")
 # Exit code of a program stopped by Ctrl-C.
 INTERRUPTED = 130
@@ -129,12 +127,6 @@ def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str])
         "confidence_threshold": cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD,
         "max_instances": cfg.ODAM.EXPLAIN.MAX_INSTANCES,
     }
-
-
-def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) scaled down so that the longer is at most ``side``."""
-    scale = min(1.0, side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def save_maps(path: Path, instances: Instances, heat_maps: dict[str, HeatMaps]) -> None:

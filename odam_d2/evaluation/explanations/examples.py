@@ -13,14 +13,12 @@ from PIL import Image
 
 from odam_d2.evaluation.explanations.maps import file_stem
 from odam_d2.evaluation.explanations.record import Entry, Row
-from odam_d2.report import ReportImage, write_report
+from odam_d2.report import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
 
 # What examples are ranked by.
 RANKING = "enpg_box"
 # Best and worst objects of each method.
 EACH = 3
-# Longest sides of photographs and maps on the page.
-PHOTO_SIDE, MAP_SIDE = 960, 200
 PHOTO_QUALITY = 90
 METHOD_NAMES = {
     "odam": "ODAM",
@@ -78,12 +76,6 @@ def shrink_map(heat_map: np.ndarray | None, size: tuple[int, int]) -> np.ndarray
     small = np.array(Image.fromarray(heat_map.astype(np.float32)).resize((width, height), Image.Resampling.BOX))
     small -= small.min()
     return np.rint(255 * small / max(float(small.max()), 1e-30)).astype(np.uint8)
-
-
-def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) scaled down so that the longer is at most ``side``."""
-    scale = min(1.0, side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 class ExampleStore:
