@@ -62,12 +62,20 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]])
         OSError: the file cannot be written.
     """
     figure = Figure(figsize=(PANEL[0] * len(curves), PANEL[1]), layout="constrained")
+    # A method looks the same in all panels, also where one of them lacks another method.
+    names = list(dict.fromkeys(method for points in curves.values() for method in points if method != "x"))
+    lines = {}
     for axes, (name, points) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
-        for number, (method, values) in enumerate((m, v) for m, v in points.items() if m != "x"):
-            axes.plot(points["x"], values, STYLES[number % len(STYLES)], label=method)
+        for number, method in enumerate(names):
+            if method in points:
+                style = {"color": f"C{number}", "linestyle": STYLES[number % len(STYLES)]}
+                (lines[method],) = axes.plot(points["x"], points[method], **style)
         title, x_label, y_label = CURVES[name]
         axes.set(title=title, xlabel=x_label, ylabel=y_label, ylim=(0, None), xlim=(points["x"][0], points["x"][-1]))
         axes.title.set_fontsize(11)
         axes.grid(alpha=0.3)
-        axes.legend()
+    # Beside the panels, where it hides no line.
+    figure.legend(
+        [lines[name] for name in names], names, loc="outside lower center", ncols=min(len(names), 3 * len(curves))
+    )
     figure.savefig(path, dpi=150)
