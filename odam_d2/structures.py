@@ -73,7 +73,8 @@ class Trace:
         output_size: (ho,wo).
         rois: the pooled regions of a two-stage detector.
         subnets: the subnets of a dense detector's head.
-        pixels: the network input before padding and normalisation, (3,h,w); what explains a black box looks at.
+        pixels: the network input before padding and normalisation, (3,h,w), wherever it came
+            from; only what explains a black box looks at it.
 
     Raises:
         ValueError: the parts disagree on the number of detections.

@@ -63,7 +63,8 @@ class BlackBoxExplainer:
         self.check([target])
         if trace.pixels is None:
             raise ValueError(f"{BLACK_BOX} needs the trace's pixels, which this one lacks")
-        (found,) = self.every(trace.pixels[None])
+        pixels = trace.pixels.to(trace.boxes.device)
+        (found,) = self.every(pixels[None])
         vectors = find_class_vectors(Proposals(*found), trace.boxes, trace.classes)
-        maps = self.drise(self.detect, trace.pixels, trace.boxes, vectors, state, self.progress)
+        maps = self.drise(self.detect, pixels, trace.boxes, vectors, state, self.progress)
         return drise_heat_maps(maps, trace.boxes, trace.output_size)

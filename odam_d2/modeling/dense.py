@@ -80,7 +80,7 @@ class DenseTracing(Tracing, DenseNMS):
                     padded_size=tuple(images.tensor.shape[-2:]),
                     output_size=instances.image_size,
                     subnets=tuple(self._subnets(i, rows)),
-                    pixels=batched_inputs[i]["image"].to(self.device),
+                    pixels=batched_inputs[i]["image"],
                 )
                 traced.append((instances, trace))
         return traced

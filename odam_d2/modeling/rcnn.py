@@ -81,7 +81,7 @@ class ODAMRCNN(Tracing, GeneralizedRCNN):
                     padded_size=tuple(images.tensor.shape[-2:]),
                     output_size=instances.image_size,
                     rois=RoIs(pooled, rows, regions[:, -1], paste_regions),
-                    pixels=batched_inputs[i]["image"].to(self.device),
+                    pixels=batched_inputs[i]["image"],
                 )
                 traced.append((instances, trace))
         return traced
