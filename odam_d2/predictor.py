@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 import odam_d2.modeling  # noqa: F401  registers the models
-from odam_d2.explain import ALL_METHODS, BLACK_BOX, DRISE, BlackBoxExplainer, GradientExplainer, explain
+from odam_d2.explain import ALL_METHODS, BLACK_BOX, DRISE, BlackBoxExplainer, GradientExplainer, check_methods, explain
 from odam_d2.explain.drise import Progress
 from odam_d2.modeling.checkpoint import load_weights
 from odam_d2.modeling.proposals import proposal_function
@@ -193,8 +193,7 @@ class ODAMPredictor(DefaultPredictor):
         Raises:
             ValueError: an unknown name; the valid ones are listed.
         """
-        if method not in ALL_METHODS:
-            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(ALL_METHODS)}")
+        check_methods([method], ALL_METHODS)
         options = self.cfg.ODAM.EXPLAIN
         if method != BLACK_BOX:
             return GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)

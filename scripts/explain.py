@@ -27,7 +27,16 @@ from rich.table import Table
 import odam_d2
 from odam_d2.config import load_config
 from odam_d2.data.images import find_images, read_image_bgr
-from odam_d2.explain import ALL_METHODS, BLACK_BOX, TARGETS, BlackBoxExplainer, GradientExplainer, explain
+from odam_d2.explain import (
+    ALL_METHODS,
+    BLACK_BOX,
+    TARGETS,
+    BlackBoxExplainer,
+    GradientExplainer,
+    check_methods,
+    check_targets,
+    explain,
+)
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.report import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
@@ -267,6 +276,9 @@ def main() -> int:
 
     try:
         targets = choose_targets(args)
+        # Mistakes that cost nothing to find come before the weights are read.
+        check_targets(targets)
+        check_methods([args.method], ALL_METHODS)
         paths = find_images(args.input)
         cfg = read_config(args)
         predictor = ODAMPredictor(cfg)

@@ -2,7 +2,15 @@
 
 from odam_d2.explain.black_box import BLACK_BOX, BlackBoxExplainer
 from odam_d2.explain.drise import DRISE, DRISEState, drise_heat_maps
-from odam_d2.explain.odam import METHODS, SMOOTHINGS, GradientExplainer, combine, explain, explain_together
+from odam_d2.explain.odam import (
+    METHODS,
+    SMOOTHINGS,
+    GradientExplainer,
+    check_methods,
+    combine,
+    explain,
+    explain_together,
+)
 from odam_d2.explain.targets import TARGETS, check_targets, target_output
 
 # Those that take gradients, and the one that only runs the detector.
@@ -18,6 +26,7 @@ __all__ = [
     "TARGETS",
     "BlackBoxExplainer",
     "GradientExplainer",
+    "check_methods",
     "check_targets",
     "combine",
     "drise_heat_maps",

@@ -4,7 +4,7 @@ Shapes: D detections, C channels, (Hl,Wl) level or layer.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,6 +28,17 @@ METHODS = {
 }
 SMOOTHINGS = ("none", "gaussian")
 PATHS = ("exact", "batched", "auto")
+
+
+def check_methods(methods: Sequence[str], valid: Collection[str]) -> None:
+    """Refuse a method that does not exist.
+
+    Raises:
+        ValueError: lists the valid names.
+    """
+    for method in methods:
+        if method not in valid:
+            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(valid)}")
 
 
 class GradientExplainer:
@@ -61,8 +72,7 @@ class GradientExplainer:
     ):
         if path not in PATHS:
             raise ValueError(f"unknown path {path!r}; valid paths are {', '.join(PATHS)}")
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(METHODS)}")
+        check_methods([method], METHODS)
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"unknown smoothing {smoothing!r}; valid values are {', '.join(SMOOTHINGS)}")
         self.layer = layer

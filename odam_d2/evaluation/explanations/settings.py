@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odam_d2.explain import ALL_METHODS, BLACK_BOX, check_targets
+from odam_d2.explain import ALL_METHODS, BLACK_BOX, check_methods, check_targets
 
 PROTOCOLS = ("paper", "authors")
 # In summary.json beside the methods.
@@ -144,14 +144,3 @@ class ExplanationSettings:
         folders = [str(Path(folder).resolve()) for folder in self.map_folders]
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return plain | {"map_folders": folders}
-
-
-def check_methods(methods: Sequence[str], valid: Sequence[str]) -> None:
-    """Refuse a method that does not exist.
-
-    Raises:
-        ValueError: lists the valid names.
-    """
-    for method in methods:
-        if method not in valid:
-            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(valid)}")
