@@ -54,6 +54,8 @@ TARGET_MEANINGS = {
     "y2": "why its bottom side is there",
     "combined": "everything together",
 }
+# D-RISE compares whole detections, box and class, whatever its only target is called.
+DRISE_MEANINGS = {"class_score": "why this box with this class"}
 NO_INFLUENCE, STRONGEST = "0 = no influence", "1 = strongest in this map"
 NO_DETECTIONS = "no detections above the threshold"
 
@@ -211,7 +213,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return ImageFont.load_default(size)
 
 
-def contact_sheet(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], maps: Mapping[str, Maps]) -> np.ndarray:
+def contact_sheet(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[str],
+    maps: Mapping[str, Maps],
+    meanings: Mapping[str, str] = TARGET_MEANINGS,
+) -> np.ndarray:
     """All maps of an image on one page: a row a detection, a column a target, the photograph first.
 
     Args:
@@ -220,6 +228,7 @@ def contact_sheet(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], m
         labels: D texts, such as class and score.
         maps: target name -> (D,h,w) float in [0,1], or a function from a row to its (h,w) map. Maps of another
             resolution are taken to span the whole image.
+        meanings: target name -> what its maps answer, in a few words.
 
     Returns:
         (hs,ws,3) uint8. Cells are at most :data:`CELL_SIDE` pixels wide and high.
@@ -248,7 +257,7 @@ def contact_sheet(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], m
             covered = _widen(overlay(photo, _resize_heat(heat, size)))
             cells.append(draw_detection(covered, box, "", WHITE, width=1))
         rows.append(cells)
-    return _stack(rows, [("photograph", "what was detected"), *((t, TARGET_MEANINGS.get(t, "")) for t in maps)])
+    return _stack(rows, [("photograph", "what was detected"), *((t, meanings.get(t, "")) for t in maps)])
 
 
 @dataclass(frozen=True, eq=False)

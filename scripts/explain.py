@@ -41,7 +41,7 @@ from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.report import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
 from odam_d2.structures import HeatMaps
-from odam_d2.visualize import contact_sheet
+from odam_d2.visualize import DRISE_MEANINGS, TARGET_MEANINGS, contact_sheet
 
 DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")
 # Exit code of a program stopped by Ctrl-C.
@@ -64,6 +64,7 @@ class Outputs:
         self.images: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
         self.pages: list[str] = []
+        self.meanings = DRISE_MEANINGS if self.run["method"] == BLACK_BOX else TARGET_MEANINGS
         try:
             for sub in ("sheets", "maps"):
                 (self.folder / sub).mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,8 @@ class Outputs:
     def write_page(self) -> None:
         """The page over everything explained so far."""
         details = {key: str(value) for key, value in self.run.items()}
-        write_report(self.folder / "index.html", self.pages, f"Why {self.run['config']} sees what it sees", details)
+        title = f"Why {self.run['config']} sees what it sees"
+        write_report(self.folder / "index.html", self.pages, title, details, self.meanings)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -117,6 +119,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str]) -> dict[str, Any]:
     """Everything needed to make the same maps again."""
+    options = cfg.ODAM.EXPLAIN
+    black_box = {"masks": options.DRISE_MASKS}
+    own = black_box if args.method == BLACK_BOX else {"features": args.features, "smoothing": options.SMOOTHING}
     return {
         "odam_d2": odam_d2.__version__,
         "detectron2": detectron2.__version__,
@@ -129,12 +134,10 @@ def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str])
         "weights": cfg.MODEL.WEIGHTS,
         "weights_sha256": weights_sha256(cfg.MODEL.WEIGHTS),
         "method": args.method,
-        "features": args.features,
-        "smoothing": cfg.ODAM.EXPLAIN.SMOOTHING,
-        **({"masks": cfg.ODAM.EXPLAIN.DRISE_MASKS} if args.method == BLACK_BOX else {}),
+        **own,
         "targets": list(targets),
-        "confidence_threshold": cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD,
-        "max_instances": cfg.ODAM.EXPLAIN.MAX_INSTANCES,
+        "confidence_threshold": options.CONFIDENCE_THRESHOLD,
+        "max_instances": options.MAX_INSTANCES,
     }
 
 
@@ -182,7 +185,7 @@ def explain_image(
         target: maps.to_picture(fit((height, width), MAP_SIDE)).cpu().numpy() for target, maps in heat_maps.items()
     }
     full = {target: maps.to_picture((height, width)).cpu().numpy() for target, maps in heat_maps.items()}
-    sheet = contact_sheet(photo, boxes, predictor.labels(instances), full)
+    sheet = contact_sheet(photo, boxes, predictor.labels(instances), full, outputs.meanings)
     Image.fromarray(sheet).save(outputs.folder / "sheets" / f"{name}.png")
     names = [predictor.class_names[c] for c in instances.pred_classes.tolist()]
     facts = {
@@ -212,7 +215,8 @@ def explain_image(
 
 def print_table(console: Console, outputs: Outputs) -> None:
     """One screen: an image a row while they fit, and the sums."""
-    table = Table(title=f"Explained by {outputs.run['method']} at {outputs.run['features']}")
+    layer = f" at {outputs.run['features']}" if "features" in outputs.run else ""
+    table = Table(title=f"Explained by {outputs.run['method']}{layer}")
     for column in ("image", "detections", "s / image", "ms / map"):
         table.add_column(column, justify="left" if column == "image" else "right")
     rows = outputs.images

@@ -228,6 +228,16 @@ def test_without_detections_the_sheet_shows_the_photograph_and_says_so(monkeypat
     assert not np.array_equal(sheet, sheet_of(0, {}))
 
 
+def test_a_columns_heading_says_what_its_maps_answer():
+    image, boxes, maps = picture(160, 320), np.array([[8.0, 8.0, 40.0, 24.0]]), {"class_score": np.zeros((1, 32, 64))}
+    usual = contact_sheet(image, boxes, ["cat 0.90"], maps)
+    assert np.array_equal(usual, contact_sheet(image, boxes, ["cat 0.90"], maps, visualize.TARGET_MEANINGS))
+    other = contact_sheet(image, boxes, ["cat 0.90"], maps, visualize.DRISE_MEANINGS)
+    rows, columns = np.nonzero((usual != other).any(-1))
+    # Only the heading of the maps' column differs, above the cells of 320 x 160.
+    assert len(rows) and rows.max() < usual.shape[0] - GAP - 160 and columns.min() > 10 + 320
+
+
 def test_a_sheet_refuses_labels_that_do_not_go_with_the_boxes():
     with pytest.raises(ValueError, match="1 boxes but 2 labels"):
         contact_sheet(picture(9, 9), np.zeros((1, 4)), ["a", "b"], {})

@@ -78,6 +78,10 @@ def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["run"]["masks"] == 4 and manifest["run"]["targets"] == ["class_score"]
+    # It has no layer, and its maps are not smoothed.
+    assert not {"features", "smoothing"} & set(manifest["run"])
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "why this box with this class" in page and "why this class" not in page
     raw = np.load(tmp_path / "out" / "maps" / "photo 0.npz")
     assert raw["stride"] == 1 and raw["class_score"].shape == (len(raw["scores"]), *raw["network_size"])
     refused = run(*words[:-3], "--targets", "x1", *words[-3:])
