@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.config import load_config
 from odam_d2.data.builtin import register_all
-from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.evaluators.explanations import ExplanationEvaluator
 from odam_d2.evaluation.explanations.settings import (
     COUNTS,
     METRICS,

@@ -12,9 +12,8 @@ from detectron2.evaluation import print_csv_format
 from detectron2.structures import Boxes, Instances
 
 from odam_d2.data.odgt import read_detections, read_odgt
-from odam_d2.evaluation import evaluators
 from odam_d2.evaluation.crowdhuman import evaluate_crowd
-from odam_d2.evaluation.evaluators import CrowdHumanEvaluator
+from odam_d2.evaluation.evaluators import CrowdHumanEvaluator, detections
 
 PERSON, FAR = [0.0, 0, 10, 10], [50.0, 50, 60, 60]
 
@@ -92,10 +91,10 @@ def test_the_parts_of_several_processes_are_put_together_on_the_first(dataset, t
         for name in images:
             process(part, name, [PERSON], [0.9])
         parts.append(part)
-    monkeypatch.setattr(evaluators.comm, "gather", lambda data: [part._found for part in parts])
+    monkeypatch.setattr(detections.comm, "gather", lambda data: [part._found for part in parts])
     assert parts[0].evaluate()["crowd"]["JI"] == pytest.approx(75)
     assert len(read_detections(tmp_path / "out" / "detections.jsonl")) == 2
-    monkeypatch.setattr(evaluators.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(detections.comm, "is_main_process", lambda: False)
     assert parts[1].evaluate() == {}
 
 

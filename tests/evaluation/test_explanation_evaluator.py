@@ -22,7 +22,7 @@ from evaluation.explained import (
     unregister,
     write_dataset,
 )
-from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.evaluators.explanations import ExplanationEvaluator
 from odam_d2.evaluation.explanations.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.specification import area_under_curve
 
@@ -355,7 +355,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import launch
 sys.path.insert(0, "tests")
 from evaluation.explained import make_predictor, register
-from odam_d2.evaluation.explanations.evaluator import ExplanationEvaluator
+from odam_d2.evaluation.evaluators.explanations import ExplanationEvaluator
 from odam_d2.evaluation.explanations.settings import ExplanationSettings
 
 

@@ -1,4 +1,4 @@
-"""Detectron2 evaluators over datasets."""
+"""Detectron2 evaluators of detections."""
 
 import logging
 from collections import OrderedDict
