@@ -13,7 +13,7 @@ from torch import nn
 
 from odam_d2.data.augmentation import MosaicMapper
 from odam_d2.data.crowd_mapper import CrowdMapper
-from odam_d2.evaluation.evaluators import BoxEvaluator, CrowdHumanEvaluator
+from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
 
 OPTIMIZERS = ("SGD", "ADAMW")
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 import odam_d2.modeling  # noqa: F401  registers the models
 from odam_d2.explain import ALL_METHODS, BLACK_BOX, DRISE, BlackBoxExplainer, GradientExplainer, check_methods, explain
-from odam_d2.explain.drise import Progress
+from odam_d2.explain.masks.drise import Progress
 from odam_d2.modeling.checkpoint import load_weights
+from odam_d2.modeling.explainable import check_layers
 from odam_d2.modeling.proposals import proposal_function
-from odam_d2.modeling.tracing import check_layers
+from odam_d2.nms.family import Suppression
+from odam_d2.show.sheets import contact_sheet
 from odam_d2.structures import HeatMaps, Trace
-from odam_d2.suppression import Suppression
-from odam_d2.visualize import contact_sheet
 
 # Which detections: their positions in the predictor's output, or a function that picks them. None means all.
 Chosen = Sequence[int] | Callable[[Instances], Tensor] | None

@@ -13,7 +13,7 @@ import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from odam_d2.data.synthetic import SPLITS, crowd_statistics, write_dataset
+from odam_d2.data.synthetic.dataset import SPLITS, crowd_statistics, write_dataset
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.data.crowdhuman import register_crowdhuman
-from odam_d2.data.synthetic import register_synthetic_crowds
+from odam_d2.data.synthetic.dataset import register_synthetic_crowds
 
 
 def register_all() -> None:

@@ -1,8 +1,6 @@
 """From a trace to heat maps; needs torch alone."""
 
-from odam_d2.explain.black_box import BLACK_BOX, BlackBoxExplainer
-from odam_d2.explain.drise import DRISE, DRISEState, drise_heat_maps
-from odam_d2.explain.odam import (
+from odam_d2.explain.explainer import (
     METHODS,
     SMOOTHINGS,
     GradientExplainer,
@@ -11,6 +9,8 @@ from odam_d2.explain.odam import (
     explain,
     explain_together,
 )
+from odam_d2.explain.masks.black_box import BLACK_BOX, BlackBoxExplainer
+from odam_d2.explain.masks.drise import DRISE, DRISEState, drise_heat_maps
 from odam_d2.explain.targets import TARGETS, check_targets, target_output
 
 # Those that take gradients, and the one that only runs the detector.

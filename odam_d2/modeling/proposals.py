@@ -15,11 +15,11 @@ from detectron2.structures import Boxes, ImageList
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from odam_d2.modeling.dense import DenseTracing
-from odam_d2.modeling.roi_heads import ProposalTracing
-from odam_d2.modeling.tracing import inference_with_graph
+from odam_d2.modeling.dense.observation import DenseTracing
+from odam_d2.modeling.explainable import inference_with_graph
+from odam_d2.modeling.rcnn.roi_heads import ProposalTracing
 
-# Boxes (R,4), class vectors (R,K), objectness (R,) or None: odam_d2.explain.drise.Proposals.
+# Boxes (R,4), class vectors (R,K), objectness (R,) or None: odam_d2.explain.masks.drise.Proposals.
 ImageProposals = tuple[Tensor, Tensor, Tensor | None]
 # Boxes (R,4), scores (R,).
 ClassPredictions = tuple[Tensor, Tensor]
@@ -49,7 +49,7 @@ class _Candidates:
 def proposal_function(
     model: nn.Module, max_proposals: int = 100, score_threshold: float = 0.01, nms_threshold: float = 0.5
 ) -> Callable[[Tensor], list[ImageProposals]]:
-    """The ``detect`` that :class:`odam_d2.explain.drise.DRISE` asks for.
+    """The ``detect`` that :class:`odam_d2.explain.masks.drise.DRISE` asks for.
 
     It is the detector's inference but for this: a location or region is one proposal, with the box of its best class
     and all its class probabilities; NMS ignores classes; and the threshold is low, because the scores of a

@@ -11,7 +11,7 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
-from odam_d2.modeling.tracing import Tracing
+from odam_d2.modeling.explainable import Tracing
 
 PREDICTORS, TOWER, PYRAMID = "predictors", "head tower", "FPN"
 

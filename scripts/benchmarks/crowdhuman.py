@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.measure import Table
 from odam_d2.data.odgt import OdgtDetections, OdgtImage
-from odam_d2.evaluation.crowd_matching import count_pairs, match_by_score, measure_overlaps
-from odam_d2.evaluation.crowdhuman import JI_THRESHOLDS, CrowdResult, evaluate_crowd
+from odam_d2.evaluation.detections.crowd_matching import count_pairs, match_by_score, measure_overlaps
+from odam_d2.evaluation.detections.crowdhuman import JI_THRESHOLDS, CrowdResult, evaluate_crowd
 
 IMAGES, PEOPLE, DETECTIONS = 4370, 22, 500
 # Of the detections, those that are shifted copies of people, as before or after a careless NMS; the rest is scattered.

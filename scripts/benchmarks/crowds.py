@@ -17,10 +17,10 @@ from torch import Tensor
 from benchmarks.measure import Table, timed
 from odam_d2 import ODAMPredictor, load_config
 from odam_d2.data.odgt import OdgtDetections, read_odgt
-from odam_d2.data.synthetic import register_synthetic_crowds
-from odam_d2.evaluation.crowdhuman import evaluate_crowd
+from odam_d2.data.synthetic.dataset import register_synthetic_crowds
+from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
+from odam_d2.nms.family import CandidateNMS, Suppression
 from odam_d2.structures import Trace
-from odam_d2.suppression import CandidateNMS, Suppression
 
 DATASETS = ("synthetic_crowd_val0", "synthetic_crowd_val1", "synthetic_crowd_val2")
 

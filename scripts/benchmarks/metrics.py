@@ -6,12 +6,12 @@ import numpy as np
 
 from benchmarks.measure import Table, seconds
 from odam_d2.data.objects import object_mask
-from odam_d2.evaluation.discrimination import odi
-from odam_d2.evaluation.explanations.scores import score_maps
-from odam_d2.evaluation.localization import compactness, energy_pointing_game, pointing_game
-from odam_d2.evaluation.matching import well_detected
-from odam_d2.evaluation.specification import perturbation_scores, vea_auc, vea_curve
-from odam_d2.evaluation.statistics import bootstrap_interval
+from odam_d2.evaluation.metrics.discrimination import odi
+from odam_d2.evaluation.metrics.localization import compactness, energy_pointing_game, pointing_game
+from odam_d2.evaluation.metrics.matching import well_detected
+from odam_d2.evaluation.metrics.specification import perturbation_scores, vea_auc, vea_curve
+from odam_d2.evaluation.metrics.statistics import bootstrap_interval
+from odam_d2.evaluation.study.scores import score_maps
 
 SIZE = (480, 640)
 MAPS = 1000

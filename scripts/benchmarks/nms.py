@@ -14,9 +14,9 @@ from torchvision.ops import batched_nms, box_iou
 
 from benchmarks.measure import Table, seconds, timed
 from benchmarks.paths import random_detector
-from odam_d2.nms import feature_nms, odam_nms, soft_nms, unit_maps
+from odam_d2.nms.family import CandidateNMS
+from odam_d2.nms.functions import feature_nms, odam_nms, soft_nms, unit_maps
 from odam_d2.structures import Trace
-from odam_d2.suppression import CandidateNMS
 
 GRID, CELL, PEOPLE = (50, 75), 16, 25
 # Table 12's thresholds without ODAM-Train.

@@ -19,9 +19,9 @@ from benchmarks.measure import Table, peak_mib, seconds
 from odam_d2 import ODAMPredictor, load_config
 from odam_d2.explain import GradientExplainer
 from odam_d2.explain.gradients import row_gradients
-from odam_d2.explain.reversed_head import plan_level, reversed_maps
-from odam_d2.explain.reversed_tower import Places, padded_rows
-from odam_d2.explain.reversible import group_statistics
+from odam_d2.explain.reversed.head import plan_level, reversed_maps
+from odam_d2.explain.reversed.modules import group_statistics
+from odam_d2.explain.reversed.tower import Places, padded_rows
 from odam_d2.structures import Trace
 
 CROWD = {"p3": 155, "p4": 83, "p5": 49, "p6": 12, "p7": 1}

@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from evaluation.explained import make_predictor, register, unregister, write_dataset
 from odam_d2.data.crowdhuman import load_crowdhuman
 from odam_d2.data.objects import load_objects, object_mask
-from odam_d2.data.synthetic import register_synthetic_crowds
-from odam_d2.data.synthetic import write_dataset as write_crowds
-from odam_d2.evaluation.explanations.selection import match_objects
-from odam_d2.evaluation.explanations.settings import ExplanationSettings
+from odam_d2.data.synthetic.dataset import register_synthetic_crowds
+from odam_d2.data.synthetic.dataset import write_dataset as write_crowds
+from odam_d2.evaluation.study.selection import match_objects
+from odam_d2.evaluation.study.settings import ExplanationSettings
 
 
 def test_coco_annotations_have_ids_masks_and_crowds(quick_weights, tmp_path):

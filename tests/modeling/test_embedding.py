@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from helpers import random_input, small_cfg, tiny_fcos
-from odam_d2.losses import margin_loss
+from odam_d2.losses.margin import margin_loss
 from odam_d2.modeling.embedding import EmbeddingHead
 
 KINDS = ("fcos", "retinanet", "faster_rcnn")

@@ -7,8 +7,8 @@ from detectron2.structures import Instances
 
 from helpers import DEVICES, random_input, small_cfg, tiny_fcos
 from odam_d2.explain import GradientExplainer
-from odam_d2.nms import odam_nms, soft_nms
-from odam_d2.suppression import NMS_NAMES, CandidateNMS
+from odam_d2.nms.family import NMS_NAMES, CandidateNMS
+from odam_d2.nms.functions import odam_nms, soft_nms
 
 KINDS = ("fcos", "retinanet", "faster_rcnn")
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from helpers import random_input, small_cfg, tiny_fcos
 from modeling.test_cascade_c4 import detector as other_detector
-from odam_d2.explain.drise import DRISE, Proposals, drise_heat_maps, find_class_vectors
+from odam_d2.explain.masks.drise import DRISE, Proposals, drise_heat_maps, find_class_vectors
 from odam_d2.modeling.proposals import proposal_function
 
 KINDS = ("fcos", "retinanet", "faster_rcnn")

@@ -80,7 +80,7 @@ def test_region_maps_lie_inside_their_regions():
 
 def test_region_map_is_put_back_at_its_box():
     # One hot cell, column 5 and row 1 of 7 x 7, in a region 70 x 140 pixels at (20, 10): centred at (75, 40).
-    from odam_d2.modeling.tracing import paste_regions
+    from odam_d2.modeling.explainable import paste_regions
     from odam_d2.structures import Grid, HeatMaps
 
     maps = torch.zeros(1, 7, 7)

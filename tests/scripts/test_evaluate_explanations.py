@@ -10,7 +10,7 @@ import torch
 from in_process import call_script
 
 from evaluation.explained import DETECTED, make_predictor, register, unregister, write_dataset
-from odam_d2.evaluation.evaluators.explanations import ExplanationEvaluator
+from odam_d2.evaluation.study.run import ExplanationEvaluator
 
 SCRIPT = "scripts/evaluate_explanations.py"
 NAME = "odam_commanded"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from odam_d2.data.synthetic import write_dataset
+from odam_d2.data.synthetic.dataset import write_dataset
 
 CONFIG = "configs/odam_nms/faster_rcnn_lite0_synthetic.yaml"
 

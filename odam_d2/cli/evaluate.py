@@ -1,0 +1,189 @@
+"""Measure how good the explanations of a detector are: Tables 1-3 and Figure 10 of the paper, over a dataset."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.samplers import InferenceSampler
+from detectron2.engine import launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch.multiprocessing import ProcessExitedException
+
+from odam_d2.config import load_config
+from odam_d2.data.builtin import register_all
+from odam_d2.evaluation.study.run import ExplanationEvaluator
+from odam_d2.evaluation.study.settings import (
+    COUNTS,
+    METRICS,
+    PROTOCOLS,
+    ExplanationSettings,
+    choose_metrics,
+)
+from odam_d2.explain import ALL_METHODS, TARGETS
+from odam_d2.predictor import ODAMPredictor
+
+# Exit code of a program stopped by Ctrl-C.
+INTERRUPTED = 130
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    default = ExplanationSettings()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, metavar="YAML")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a run that was stopped goes on here")
+    parser.add_argument(
+        "--methods",
+        metavar="NAMES",
+        help=f"of {', '.join(ALL_METHODS)}; default {','.join(default.methods)}, with --maps none",
+    )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="measure <image id>_<annotation id>.npy of these folders, each a method named like the folder",
+    )
+    parser.add_argument("--metrics", default="cheap", metavar="NAMES", help=f"of {', '.join(METRICS)}; cheap; all")
+    parser.add_argument("--iou-threshold", type=float, default=default.iou_threshold, metavar="IOU")
+    parser.add_argument("--score-threshold", type=float, default=default.score_threshold, metavar="SCORE")
+    parser.add_argument("--target", default=default.target, help=", ".join(TARGETS))
+    parser.add_argument("--features", default=default.features, help="fpn, roi_pool or a stage such as res4")
+    parser.add_argument("--drise-masks", type=int, default=default.drise_masks, metavar="N")
+    parser.add_argument("--perturbation-steps", type=int, default=default.steps, metavar="N")
+    parser.add_argument("--protocol", default=default.protocol, help=f"of Deletion, Insertion: {', '.join(PROTOCOLS)}")
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in one forward pass")
+    parser.add_argument("--max-images", type=int, metavar="N", help="the first images of the dataset alone")
+    parser.add_argument("--max-objects", type=int, metavar="N", help="an even choice of the well-detected objects")
+    parser.add_argument("--save-maps", action="store_true", help="keep all maps, in the form that --maps reads")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes that share the images")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def to_settings(args: argparse.Namespace) -> ExplanationSettings:
+    """The settings that the command line asks for."""
+    methods = [] if args.maps else list(ExplanationSettings().methods)
+    if args.methods is not None:
+        methods = split(args.methods)
+    return ExplanationSettings(
+        methods=tuple(methods),
+        map_folders=tuple(args.maps),
+        metrics=choose_metrics(split(args.metrics)),
+        target=args.target,
+        features=args.features,
+        iou_threshold=args.iou_threshold,
+        score_threshold=args.score_threshold,
+        protocol=args.protocol,
+        steps=args.perturbation_steps,
+        drise_masks=args.drise_masks,
+        seed=args.seed,
+        max_images=args.max_images,
+        max_objects=args.max_objects,
+    )
+
+
+def split(words: str) -> list[str]:
+    """The names in a comma-separated list."""
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def measure(args: argparse.Namespace, progress: Progress) -> tuple[ExplanationSettings, dict[str, Any]]:
+    """One process of the run: the settings, and on the main process the summary."""
+    settings = to_settings(args)
+    register_all()
+    predictor = ODAMPredictor(load_config(args.config_file, args.opts))
+    images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress.update(within, description=what, completed=done, total=total, visible=True)
+
+    facts = {"command": " ".join(sys.argv), "config": args.config_file}
+    evaluator = ExplanationEvaluator(
+        predictor, args.dataset, args.output, settings, args.batch, args.save_maps, facts, tell
+    )
+    names = evaluator.image_ids
+    for place in progress.track(InferenceSampler(len(names)), task_id=images) if names else ():
+        evaluator.process([{"image_id": names[place]}])
+    evaluator.evaluate()
+    return settings, evaluator.summary
+
+
+def summary_table(settings: ExplanationSettings, summary: dict[str, Any]) -> Table:
+    """The means, a method a row."""
+    counts = summary[COUNTS]
+    table = Table(title=f"{counts['objects']} objects in {counts['with_explained']} of {counts['images']} images")
+    table.add_column("method", no_wrap=True)
+    for name in settings.metrics:
+        table.add_column(METRICS[name].title, justify="right", overflow="fold")
+    for method in settings.names:
+        means = [summary[method][name] for name in settings.metrics]
+        digits = [METRICS[name].digits for name in settings.metrics]
+        table.add_row(method, *("–" if m is None else f"{m:.{d}f}" for m, d in zip(means, digits)))
+    return table
+
+
+def report(args: argparse.Namespace, settings: ExplanationSettings, summary: dict[str, Any], seconds: float) -> int:
+    """Say what came out; return the exit code."""
+    counts = summary[COUNTS]
+    if not counts["objects"]:
+        print(
+            f"no object was detected well enough to be explained: in {counts['images']} images with "
+            f"{counts['annotated']} objects none has a detection of its class with a score > {args.score_threshold} "
+            f"and an IoU > {args.iou_threshold}"
+        )
+        return 1
+    Console().print(summary_table(settings, summary), highlight=False)
+    for method in settings.names:
+        if missing := counts[method]["missing"]:
+            print(f"{method}: {missing} of {counts['objects']} maps are missing")
+    print(f"{seconds:.0f} s; tables with intervals: {args.output / 'tables.md'}; open {args.output / 'index.html'}")
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """One process; the exit code is 1 where nothing could be measured."""
+    console = Console(stderr=True)
+    for name in ("fvcore", "detectron2"):
+        setup_logger(name=name).setLevel("WARNING")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = comm.is_main_process() and console.is_terminal
+    start = time.monotonic()
+    try:
+        with Progress(*columns, console=console, disable=not shown) as progress:
+            settings, summary = measure(args, progress)
+    except (ValueError, OSError) as error:
+        if comm.is_main_process():
+            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            console.print("interrupted: the same command goes on from here", markup=False)
+        return INTERRUPTED
+    return report(args, settings, summary, time.monotonic() - start) if comm.is_main_process() else 0
+
+
+def run_and_exit(args: argparse.Namespace) -> None:
+    """One process of several: its exit code is all that it can hand back."""
+    if code := run(args):
+        sys.exit(code)
+
+
+def main() -> int:
+    """Run in as many processes as asked for."""
+    args = parse_arguments()
+    if args.num_gpus <= 1:
+        return run(args)
+    try:
+        launch(run_and_exit, args.num_gpus, dist_url="auto", args=(args,))
+    except ProcessExitedException as error:
+        return error.exit_code
+    return 0

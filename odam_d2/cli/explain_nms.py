@@ -1,0 +1,106 @@
+"""List what NMS removed in photographs, on account of whom and why, and draw the pairs where ODAM-NMS differs."""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from detectron2.utils.logger import setup_logger
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from odam_d2.config import load_config
+from odam_d2.data.images import find_images, read_image_bgr
+from odam_d2.nms.family import Suppression
+from odam_d2.nms.removals import Removals, list_spared
+from odam_d2.predictor import ODAMPredictor
+from odam_d2.show.sheets import Pair, pair_sheet
+from odam_d2.structures import normalize_maps
+
+FIELDS = ("image", "score", "x1", "y1", "x2", "y2", "by_score", "by_x1", "by_y1", "by_x2", "by_y2")
+MEASURES = ("iou", "correlation", "distance")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, metavar="YAML", help="ODAM.NMS.NAME in it says which NMS")
+    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of each kind to draw an image (default 4)")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def rows(name: str, done: Suppression, removals: Removals) -> list[dict]:
+    """A line of the table for each removed candidate."""
+    found = []
+    for i, (removed, by) in enumerate(zip(removals.removed.tolist(), removals.by.tolist())):
+        values = [name, *(x for n in (removed, by) for x in (float(done.scores[n]), *done.boxes[n].tolist()))]
+        row = dict(zip(FIELDS, (v if isinstance(v, str) else round(v, 4) for v in values)))
+        for measure in MEASURES:
+            of_all = getattr(removals, measure)
+            row[measure] = "" if of_all is None else round(float(of_all[i]), 4)
+        found.append(row)
+    return found
+
+
+def pairs(done: Suppression, removals: Removals, chosen: Tensor, word: str) -> list[Pair]:
+    """Pictures of some of the pairs."""
+    drawn = []
+    for i in chosen.tolist():
+        both = [int(removals.by[i]), int(removals.removed[i])]
+        drawn.append(
+            Pair(
+                boxes=done.boxes[both].cpu().numpy(),
+                labels=(
+                    f"kept {float(done.scores[both[0]]):.2f}",
+                    f"{word} {float(done.scores[both[1]]):.2f}: IoU {float(removals.iou[i]):.2f}, "
+                    f"correlation {float(removals.correlation[i]):.2f}",
+                ),
+                maps=normalize_maps(done.maps[both]).cpu().numpy(),
+            )
+        )
+    return drawn
+
+
+def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace) -> list[dict]:
+    """Write the pairs of one image and return its lines."""
+    image = read_image_bgr(path)
+    _, done = predictor.explain_nms(image)
+    removals = done.removed
+    if done.maps is not None:
+        nms = predictor.model.nms
+        threshold = predictor.model.iou_threshold
+        spared = list_spared(done.boxes, done.classes, done.keep, threshold, done.maps, nms.correlation)
+        distant = (removals.iou < threshold).nonzero()[: args.pairs, 0]
+        drawn = pairs(done, spared, spared.iou.argsort(descending=True)[: args.pairs], "kept too")
+        drawn += pairs(done, removals, distant, "removed")
+        sheet = pair_sheet(np.ascontiguousarray(image[:, :, ::-1]), drawn)
+        Image.fromarray(sheet).save(args.output / f"{path.stem}_pairs.png")
+    return rows(path.name, done, removals)
+
+
+def main() -> int:
+    """Run; the exit code is 1 where an input cannot be used."""
+    args = parse_arguments()
+    console = Console(stderr=True)
+    setup_logger(name="fvcore").setLevel("WARNING")
+    done = 0
+    try:
+        paths = find_images(args.input)
+        predictor = ODAMPredictor(load_config(args.config_file, args.opts))
+        args.output.mkdir(parents=True, exist_ok=True)
+        with (args.output / "removals.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*FIELDS, *MEASURES])
+            writer.writeheader()
+            for path in track(paths, "explaining", console=console, disable=not console.is_terminal):
+                writer.writerows(explain_image(predictor, path, args))
+                done += 1
+    except (ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    print(f"{done} images: see {args.output / 'removals.csv'}")
+    return 0

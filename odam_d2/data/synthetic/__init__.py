@@ -1,0 +1,1 @@
+"""Drawn crowds, for machines on which CrowdHuman may not be downloaded."""

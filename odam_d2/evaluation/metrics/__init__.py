@@ -1,0 +1,1 @@
+"""Measures of heat maps: pure functions, one family a file."""

@@ -1,0 +1,33 @@
+"""Deletion and Insertion on a detector: perturbed photographs go in, the explained object's scores come out.
+
+Shapes: n images, (h,w) image, (hn,wn) network input before padding. Boxes are XYXY in pixels of the image.
+"""
+
+import numpy as np
+import torch
+
+from odam_d2.evaluation.metrics.specification import ScoreOf, match_score
+from odam_d2.modeling.proposals import class_predictions
+from odam_d2.predictor import ODAMPredictor
+
+
+def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray) -> ScoreOf:
+    """What Deletion and Insertion ask: the best score of the class among predictions before NMS with IoU > 0.5.
+
+    Args:
+        predictor: the detector.
+        label: class of the object.
+        box: of the object, (4,); IoUs are taken at the network's size.
+
+    Returns:
+        (n,h,w,3) uint8 BGR -> (n,) in [0,1].
+    """
+    predict = class_predictions(predictor.model)
+
+    def scores(images: np.ndarray) -> np.ndarray:
+        pixels = torch.stack([predictor.network_input(image) for image in images]).to(predictor.model.device)
+        scale = [pixels.shape[3] / images.shape[2], pixels.shape[2] / images.shape[1]] * 2
+        found = predict(pixels, label)
+        return np.array([match_score(b.cpu().numpy(), s.cpu().numpy(), np.asarray(box) * scale) for b, s in found])
+
+    return scores

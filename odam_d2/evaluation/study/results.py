@@ -1,0 +1,90 @@
+"""The files that an evaluation of explanations ends with."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from odam_d2.evaluation.study.curves import draw_curves, mean_curves
+from odam_d2.evaluation.study.examples import ExampleStore
+from odam_d2.evaluation.study.record import Entry, write_text
+from odam_d2.evaluation.study.settings import COUNTS, METRICS, ExplanationSettings
+from odam_d2.evaluation.study.tables import summarize, write_tables
+from odam_d2.explain import BLACK_BOX
+
+# Of the settings, what a reader of the tables wants to know.
+SHOWN = ("target", "features", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
+
+
+def write_results(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    names: Mapping[str, str],
+    settings: ExplanationSettings,
+    facts: Mapping[str, Any],
+    examples: ExampleStore,
+) -> dict[str, dict[str, Any]]:
+    """Write ``summary.json``, ``tables.md``, ``curves.json``, ``curves.png`` and ``index.html``.
+
+    Args:
+        folder: output folder.
+        entries: of all images, in order.
+        names: image id -> name for people.
+        settings: of the run.
+        facts: about the run.
+        examples: the pictures kept so far.
+
+    Returns:
+        the summary, see :func:`odam_d2.evaluation.study.tables.summarize`; its counts also tell the ``images``,
+        those ``with_explained`` objects and the ``annotated`` objects.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    rows = [row for entry in entries.values() for row in entry["rows"]]
+    methods, metrics = settings.names, settings.metrics
+    summary = summarize(rows, methods, metrics)
+    of_images = {
+        "images": len(entries),
+        "with_explained": sum(bool(entry["rows"]) for entry in entries.values()),
+        "annotated": sum(entry["objects"] for entry in entries.values()),
+    }
+    counts = summary[COUNTS] = of_images | summary[COUNTS]
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    told = dict(facts) | _told(settings) | {"objects": _objects(counts)}
+    write_text(folder / "tables.md", write_tables(rows, summary, methods, metrics, told))
+    wanted = {f"{name.removesuffix('_auc')}_curve" for name in metrics}
+    curves = {name: curve for name, curve in mean_curves(rows, methods).items() if name in wanted}
+    write_text(folder / "curves.json", json.dumps(curves, indent=1) + "\n")
+    # Of an earlier run that was stopped while it wrote.
+    (folder / "curves.png").unlink(missing_ok=True)
+    if curves:
+        draw_curves(folder / "curves.png", curves)
+    means = {f"{method}, mean": _means(summary[method]) for method in methods}
+    told |= {"tables and curves": "tables.md and curves.png beside this page"}
+    examples.write_page(folder / "index.html", entries, names, "The best and the worst explanations", told | means)
+    return summary
+
+
+def _told(settings: ExplanationSettings) -> dict[str, Any]:
+    everything = settings.to_json()
+    told = {key: everything[key] for key in SHOWN if everything[key] not in (None, [])}
+    if any(METRICS[name].needs_runs for name in settings.metrics):
+        told |= {"protocol": settings.protocol, "steps": settings.steps}
+    return told | ({"drise_masks": settings.drise_masks} if BLACK_BOX in settings.methods else {})
+
+
+def _objects(counts: Mapping[str, Any]) -> str:
+    return (
+        f"{counts['objects']} explained in {counts['with_explained']} of {counts['images']} images, "
+        f"of {counts['annotated']} annotated"
+    )
+
+
+def _means(means: Mapping[str, float | None]) -> str:
+    measured = [
+        f"{metric.title[:-2]} {means[name]:.{metric.digits}f}"
+        for name, metric in METRICS.items()
+        if means.get(name) is not None
+    ]
+    return ", ".join(measured) or "nothing measured"

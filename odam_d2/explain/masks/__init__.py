@@ -1,0 +1,1 @@
+"""Explanations by hiding parts of the image."""

@@ -1,0 +1,1 @@
+"""The head of a dense detector, run backward in patches."""

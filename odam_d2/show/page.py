@@ -1,0 +1,208 @@
+"""One self-contained page of results: a person clicks a detection and sees its heat maps over the photograph.
+
+Shapes: D detections, (h,w) photograph as displayed, (mh,mw) heat map spanning all of it. Boxes are XYXY in pixels of
+the photograph. The page itself, with its styles and script, is ``templates/report.html``.
+"""
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from odam_d2.show.sheets import (
+    BRIGHTNESS,
+    LUT,
+    NO_DETECTIONS,
+    NO_INFLUENCE,
+    OPACITY,
+    PALETTE,
+    SATURATION,
+    STRONGEST,
+    TARGET_MEANINGS,
+    check_heat,
+    check_image,
+    draw_detection,
+)
+
+PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
+THUMBNAIL_SIDE = 320
+# Longest sides of photographs on a page or a sheet, and of the maps laid over them.
+PHOTO_SIDE, MAP_SIDE = 960, 200
+# Parts of a payload the page reads only when its image is opened, so that hundreds of images open at once.
+LAZY = ("photo", "maps")
+
+
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) scaled down so that the longer is at most ``side``."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@dataclass(frozen=True, eq=False)
+class ReportImage:
+    """One image and everything the page shows about it.
+
+    Args:
+        name: of the file, for people.
+        photo: (h,w,3) uint8 RGB, already scaled for display.
+        boxes: (D,4) XYXY in pixels of ``photo``.
+        labels: D class names.
+        scores: (D,).
+        maps: target name -> (D,mh,mw) float in [0,1], one resolution for all targets; about 200 pixels are plenty. May
+            be empty where D = 0.
+        facts: short texts about this image, such as ``{"time": "0.31 s"}``.
+
+    Raises:
+        ValueError: shapes that do not fit each other, numbers that are not finite, or a map outside [0,1].
+    """
+
+    name: str
+    photo: np.ndarray
+    boxes: np.ndarray
+    labels: Sequence[str]
+    scores: np.ndarray
+    maps: Mapping[str, np.ndarray]
+    facts: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_image(self.photo)
+        count = len(self.labels)
+        for what, values, shape in (("boxes", self.boxes, (count, 4)), ("scores", self.scores, (count,))):
+            if np.shape(values) != shape or not np.isfinite(values).all():
+                raise ValueError(
+                    f"{self.name}: {what} must be {shape} finite numbers for {count} labels, not {np.shape(values)} "
+                    f"{np.asarray(values).tolist()}"
+                )
+        if count and not self.maps:
+            raise ValueError(f"{self.name}: {count} detections but no maps")
+        sizes = {np.shape(maps)[1:] for maps in self.maps.values()}
+        for target, maps in self.maps.items():
+            if np.ndim(maps) != 3 or len(maps) != count or len(sizes) > 1:
+                raise ValueError(
+                    f"{self.name}: maps of {target} must be ({count},mh,mw), of one size for all targets, "
+                    f"not {np.shape(maps)} among sizes {sorted(sizes)}"
+                )
+            check_heat(np.asarray(maps), f"{self.name}: maps of {target}")
+
+    def encode(self) -> str:
+        """All of it as text, much smaller than the arrays.
+
+        Returns:
+            A JSON object: ``name``, ``width``, ``height``, ``boxes``, ``labels``, ``scores``, ``targets``, ``map_size``
+            (mh, mw), ``facts``, ``thumbnail`` and ``photo`` (base64 JPEG), and ``maps``: for each detection a base64
+            greyscale PNG of all targets' maps, one under the other in the order of ``targets``, 255 standing for 1.
+        """
+        targets = list(self.maps)
+        size = np.shape(next(iter(self.maps.values())))[1:] if targets else (0, 0)
+        payload = {
+            "name": self.name,
+            "width": self.photo.shape[1],
+            "height": self.photo.shape[0],
+            "boxes": np.round(np.asarray(self.boxes, dtype=float), 2).tolist(),
+            "labels": list(self.labels),
+            "scores": np.round(np.asarray(self.scores, dtype=float), 4).tolist(),
+            "targets": targets,
+            "map_size": list(size),
+            "facts": {key: str(value) for key, value in self.facts.items()},
+            "thumbnail": _base64(self._thumbnail(), "JPEG", quality=THUMBNAIL_QUALITY),
+            "photo": _base64(self.photo, "JPEG", quality=PHOTO_QUALITY),
+            "maps": [self._tiled_maps(d) for d in range(len(self.labels))],
+        }
+        return json.dumps(payload)
+
+    def _thumbnail(self) -> np.ndarray:
+        """The photograph, small, with its boxes."""
+        height, width = self.photo.shape[:2]
+        scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        small = np.asarray(Image.fromarray(self.photo).resize(size, Image.Resampling.LANCZOS))
+        for d in reversed(range(len(self.labels))):
+            box = np.asarray(self.boxes[d]) * ([size[0] / width, size[1] / height] * 2)
+            small = draw_detection(small, box, "", PALETTE[d % len(PALETTE)], width=2)
+        return small
+
+    def _tiled_maps(self, detection: int) -> str:
+        """One detection's maps, one under the other, as a PNG."""
+        tiles = np.concatenate([np.asarray(maps[detection]) for maps in self.maps.values()])
+        return _base64(np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8), "PNG")
+
+
+def write_report(
+    path: str | Path,
+    images: Iterable[str],
+    title: str,
+    details: Mapping[str, str],
+    meanings: Mapping[str, str] = TARGET_MEANINGS,
+) -> None:
+    """Write the page: one file that needs nothing else, replaced in one step.
+
+    Args:
+        path: of the HTML file, in an existing folder.
+        images: payloads made by :meth:`ReportImage.encode`, read one at a time; none is fine.
+        title: of the page.
+        details: what a reader needs to make the results again: versions, config, weights, threshold, method, layer.
+        meanings: target name -> what its maps answer, in a few words.
+
+    Raises:
+        OSError: the file cannot be written; an older page is then left as it was.
+    """
+    path = Path(path)
+    template = files("odam_d2").joinpath("templates/report.html").read_text(encoding="utf-8")
+    before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
+    temporary = path.with_name(f"{path.name}.part")
+    try:
+        # A file name that is not valid text must not cost the page.
+        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
+            file.write(before)
+            summaries = []
+            for i, image in enumerate(images):
+                summary = json.loads(image)
+                file.write(_data_script(f"image-{i}", {key: summary.pop(key) for key in LAZY}))
+                summaries.append(summary)
+            file.write(_data_script("report", _page_data(summaries, title, details, meanings)))
+            file.write(after)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _page_data(
+    summaries: list[dict[str, Any]], title: str, details: Mapping[str, str], meanings: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything the page's script knows from the start."""
+    return {
+        "title": title,
+        "images": summaries,
+        "details": {key: str(value) for key, value in details.items()},
+        "meanings": dict(meanings),
+        "words": {"none": NO_DETECTIONS, "low": NO_INFLUENCE, "high": STRONGEST},
+        "palette": [f"rgb{colour}" for colour in PALETTE],
+        "lut": LUT.tolist(),
+        "opacity": OPACITY,
+        "saturation": SATURATION,
+        "brightness": BRIGHTNESS,
+    }
+
+
+def _data_script(identifier: str, data: Any) -> str:
+    """JSON inside HTML: no character of it can end the script or mean anything to the HTML parser."""
+    text = json.dumps(data)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json" id="{identifier}">{text}</script>\n'
+
+
+def _base64(image: np.ndarray, kind: str, **options: Any) -> str:
+    """An image file as text."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,27 @@
+"""What a detector remembers and what an explanation is; needs torch alone."""
+
+from odam_d2.structures.heat_maps import (
+    CHUNK_ELEMENTS,
+    SMOOTHING_FRACTION,
+    Grid,
+    HeatMaps,
+    box_sides_in_cells,
+    gaussian_blur,
+    normalize_maps,
+)
+from odam_d2.structures.trace import Paste, RoIs, Size, Subnet, Trace
+
+__all__ = [
+    "CHUNK_ELEMENTS",
+    "SMOOTHING_FRACTION",
+    "Grid",
+    "HeatMaps",
+    "Paste",
+    "RoIs",
+    "Size",
+    "Subnet",
+    "Trace",
+    "box_sides_in_cells",
+    "gaussian_blur",
+    "normalize_maps",
+]
