@@ -7,6 +7,8 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from odam_d2.explain import ExplainSettings
+
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, odam_d2's keys, a yaml file and ``KEY VALUE`` pairs, in this order.
@@ -58,6 +60,24 @@ def add_odam_config(cfg: CfgNode) -> None:
     _add_embedding(cfg)
 
 
+def explain_settings(cfg: CfgNode) -> ExplainSettings:
+    """How a config says that predictions are explained: its node ``ODAM.EXPLAIN``.
+
+    Raises:
+        ValueError: an unknown name (the valid ones are listed) or a number out of its range.
+    """
+    options = cfg.ODAM.EXPLAIN
+    return ExplainSettings(
+        method=options.METHOD,
+        layer=options.LAYER,
+        smoothing=options.SMOOTHING,
+        path=options.PATH,
+        memory=options.MEMORY,
+        drise_masks=options.DRISE_MASKS,
+        drise_batch=options.DRISE_BATCH,
+    )
+
+
 def _add_models(cfg: CfgNode) -> None:
     # ---- FCOS. Detectron2 has the model but no yaml keys for it; the names follow MODEL.RETINANET.
     cfg.MODEL.FCOS = CfgNode()
@@ -91,6 +111,10 @@ def _add_explanation(cfg: CfgNode) -> None:
     # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its
     # figures, with a width adapted to each object.
     cfg.ODAM.EXPLAIN = CfgNode()
+    # "odam", or to compare "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++", "drise".
+    cfg.ODAM.EXPLAIN.METHOD = "odam"
+    # "fpn": the level a detection comes from; "roi_pool" of two-stage detectors; a stage of the backbone, as "res4".
+    cfg.ODAM.EXPLAIN.LAYER = "fpn"
     cfg.ODAM.EXPLAIN.SMOOTHING = "none"
     # "exact": one backward pass for each detection. "batched": all detections together, for hundreds of them (pooled
     # regions of two-stage detectors, reversed head of dense ones). "auto": batched where that is possible.
@@ -111,6 +135,10 @@ def _add_nms(cfg: CfgNode) -> None:
     # MODEL.ROI_HEADS.NMS_THRESH_TEST; so are the numbers of candidates and of kept detections.
     cfg.ODAM.NMS = CfgNode()
     cfg.ODAM.NMS.NAME = "greedy"
+    # ODAM-NMS: what its maps explain, and by which path they are made (see ODAM.EXPLAIN.PATH): "auto" is exact where
+    # that decides, on small levels of heads with GroupNorm; "batched" never is there. All else is ODAM.EXPLAIN's.
+    cfg.ODAM.NMS.TARGET = "class_logit"
+    cfg.ODAM.NMS.PATH = "auto"
     # ODAM-NMS: "cosine" or "pearson", and the thresholds T^h and T^l of Algorithm 1; 1.0 and -1.0 switch them off.
     cfg.ODAM.NMS.CORRELATION = "cosine"
     cfg.ODAM.NMS.CORR_HIGH = 0.8

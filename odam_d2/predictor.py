@@ -3,65 +3,29 @@
 Shapes: D explained detections, (h,w) image as the user sees it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
-import odam_d2.modeling  # noqa: F401  registers the models
-from odam_d2.explain import ALL_METHODS, BLACK_BOX, DRISE, BlackBoxExplainer, GradientExplainer, check_methods, explain
+from odam_d2.choice import Chosen, choose_detections
+from odam_d2.config import explain_settings
+from odam_d2.data.class_names import class_names as names_of_classes
+from odam_d2.explain import METHODS, Explainer, ExplainSettings, Target, explain, make_explainer, resolve_target
 from odam_d2.explain.masks.drise import Progress
+from odam_d2.explanation import Explanation
 from odam_d2.modeling.checkpoint import load_weights
-from odam_d2.modeling.explainable import check_layers
-from odam_d2.modeling.proposals import proposal_function
-from odam_d2.nms.family import Suppression
-from odam_d2.show.sheets import contact_sheet
-from odam_d2.structures import HeatMaps, Trace
-
-# Which detections: their positions in the predictor's output, or a function that picks them. None means all.
-Chosen = Sequence[int] | Callable[[Instances], Tensor] | None
-
-
-class ImageMaps(Mapping[str, Tensor]):
-    """Maps at image resolution by target, made when they are asked for: a 12-megapixel image has many pixels."""
-
-    def __init__(self, heat_maps: Mapping[str, HeatMaps]):
-        self._heat_maps = heat_maps
-
-    def __getitem__(self, target: str) -> Tensor:
-        """(D,h,w) float32 in [0,1], each map scaled by its maximum."""
-        return self._heat_maps[target].to_picture()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._heat_maps)
-
-    def __len__(self) -> int:
-        return len(self._heat_maps)
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Why a detector detected what it did.
-
-    Args:
-        instances: the explained detections, as ``DefaultPredictor`` gives them.
-        heat_maps: raw maps by target.
-    """
-
-    instances: Instances
-    heat_maps: dict[str, HeatMaps]
-
-    @property
-    def maps(self) -> ImageMaps:
-        """Target -> (D,h,w) float32 in [0,1], in image pixels."""
-        return ImageMaps(self.heat_maps)
+from odam_d2.modeling.explainable import Observation, check_explainable, check_layers, without_place
+from odam_d2.nms import Suppression
+from odam_d2.structures import Trace
 
 
 class ODAMPredictor(DefaultPredictor):
@@ -70,47 +34,78 @@ class ODAMPredictor(DefaultPredictor):
     Args:
         cfg: a config with odam_d2's keys whose meta-architecture is one of odam_d2's.
 
+    Attributes:
+        settings: how it explains, unless told otherwise: ``ODAM.EXPLAIN``.
+        class_names: of the detector.
+
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
         ValueError: the model cannot be explained, or the weights do not fit it.
     """
 
     def __init__(self, cfg: CfgNode):
+        self.settings = explain_settings(cfg)
         unloaded = cfg.clone()
         unloaded.defrost()
         # DefaultPredictor would accept weights that leave part of the model random; ours are loaded below.
         unloaded.MODEL.WEIGHTS = ""
         super().__init__(unloaded)
         self.cfg = cfg.clone()
-        if not hasattr(self.model, "trace"):
-            raise ValueError(
-                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} cannot be explained; "
-                "use ODAMFCOS, ODAMRetinaNet or ODAMRCNN"
-            )
+        check_explainable(self.model)
         load_weights(self.model, cfg.MODEL.WEIGHTS)
+        self.class_names = names_of_classes(cfg, self.num_classes)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        class_names: Sequence[str] = (),
+        settings: ExplainSettings | None = None,
+        min_size: int = 800,
+        max_size: int = 1333,
+        input_format: str = "BGR",
+    ) -> "ODAMPredictor":
+        """A predictor around a model that is already there, however it was built and filled.
+
+        Args:
+            model: an explainable detector; it stays where it is and is put into evaluation mode, as
+                ``DefaultPredictor`` does it.
+            class_names: of its classes; default their numbers.
+            settings: how it explains.
+            min_size: length to which an image's short side is scaled.
+            max_size: at most so long is the long side then.
+            input_format: channel order that the model takes, ``BGR`` or ``RGB``.
+
+        Raises:
+            ValueError: a model that cannot be explained, another number of names than classes, or another format.
+        """
+        if input_format not in ("BGR", "RGB"):
+            raise ValueError(f"input_format is {input_format!r}; valid values are BGR, RGB")
+        self = cls.__new__(cls)
+        self.model = check_explainable(model).eval()
+        names = list(class_names) or [str(i) for i in range(model.num_classes)]
+        if len(names) != model.num_classes:
+            raise ValueError(f"there are {len(names)} class names for a model of {model.num_classes} classes")
+        self.cfg, self.class_names, self.settings = None, names, settings or ExplainSettings()
+        self.metadata = MetadataCatalog.get("__unused")
+        self.aug, self.input_format = ResizeShortestEdge([min_size, min_size], max_size), input_format
+        return self
+
+    def __repr__(self) -> str:
+        return f"ODAMPredictor({type(self.model).__name__}, {self.num_classes} classes, {self.settings.describe()})"
 
     @property
     def num_classes(self) -> int:
         """Classes of the detector, without background."""
-        return getattr(self.model, "num_classes", None) or self.model.roi_heads.num_classes
+        return self.model.num_classes
 
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, from the test dataset's metadata, else COCO's where there are 80, else numbers."""
-        datasets = self.cfg.DATASETS.TEST
-        names = MetadataCatalog.get(datasets[0]).get("thing_classes") if datasets else None
-        count = self.num_classes
-        if names is None and count == 80:
-            names = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
-        return list(names) if names is not None else [str(i) for i in range(count)]
-
-    def check_features(self, features: Sequence[str]) -> None:
+    def check_layers(self, layers: Sequence[str]) -> None:
         """Refuse layers that this detector does not have.
 
         Raises:
             ValueError: lists the valid layers.
         """
-        check_layers(features, self.model.layers)
+        check_layers(layers, self.model.layers)
 
     def network_input(self, image_bgr: np.ndarray) -> Tensor:
         """A photograph as ``DefaultPredictor`` hands it to its model: resized, in the model's channel order.
@@ -125,15 +120,43 @@ class ODAMPredictor(DefaultPredictor):
         image = self.aug.get_transform(image).apply_image(image)
         return torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
 
-    def trace(
-        self, image_bgr: np.ndarray, features: Sequence[str] = ("fpn",), instances: Chosen = None
-    ) -> tuple[Instances, Trace]:
-        """One forward pass that remembers what explanations need; ask it as often as you like.
+    def model_input(self, image_bgr: np.ndarray) -> dict[str, Any]:
+        """A photograph as Detectron2's models take one: ``image``, ``height`` and ``width``.
 
         Args:
             image_bgr: (h,w,3) uint8, BGR.
-            features: layers to explain at.
-            instances: which detections.
+
+        Raises:
+            ValueError: not an image.
+        """
+        check_image(image_bgr)
+        height, width = image_bgr.shape[:2]
+        return {"image": self.network_input(image_bgr), "height": height, "width": width}
+
+    def observe(
+        self, images: Sequence[np.ndarray], layers: Sequence[str] = ("fpn",), places_of: Observation | None = None
+    ) -> Observation:
+        """One forward pass over some images, for everything there is to ask.
+
+        Args:
+            images: each (h,w,3) uint8, BGR.
+            layers: at which detections will be explained; () for none.
+            places_of: see :class:`odam_d2.modeling.ExplainableDetector`.
+
+        Raises:
+            ValueError: not an image, or an unknown layer.
+        """
+        return self.model.observe([self.model_input(image) for image in images], layers, places_of)
+
+    def trace(
+        self, image_bgr: np.ndarray, layers: Sequence[str] = ("fpn",), instances: Chosen = None
+    ) -> tuple[Instances, Trace]:
+        """Detect, and remember what explanations need; ask the trace as often as you like.
+
+        Args:
+            image_bgr: (h,w,3) uint8, BGR.
+            layers: at which detections will be explained.
+            instances: which detections, see :meth:`explain`.
 
         Returns:
             the chosen detections as ``DefaultPredictor`` gives them, and their trace.
@@ -141,76 +164,98 @@ class ODAMPredictor(DefaultPredictor):
         Raises:
             ValueError: not an image, an unknown layer, or a detection that does not exist.
         """
-        if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or not image_bgr.size:
-            raise ValueError(f"an image must have shape (height, width, 3), not {image_bgr.shape}")
-        height, width = image_bgr.shape[:2]
-        inputs = {"image": self.network_input(image_bgr), "height": height, "width": width}
-        return self.model.trace(inputs, features, keep=_keep(instances))
+        (traced,) = self._trace_all([image_bgr], layers, instances)
+        return traced
 
     def explain(
         self,
         image_bgr: np.ndarray,
-        targets: Sequence[str] = ("class_score",),
+        targets: Target | Sequence[Target] = ("class_score",),
         instances: Chosen = None,
-        method: str = "odam",
-        features: str = "fpn",
+        method: str | None = None,
+        layer: str | None = None,
+        smoothing: str | None = None,
         path: str | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
         """Heat maps that say why.
 
         Args:
-            image_bgr: (h,w,3) uint8, BGR.
-            targets: ``class_score``, ``class_logit``, ``x1``, ``y1``, ``x2``, ``y2``, ``combined``.
-            instances: which detections; default all.
+            image_bgr: (h,w,3) uint8, BGR, as :func:`odam_d2.read_image` gives it.
+            targets: one or several of ``class_score``, ``class_logit``, ``x1``, ``y1``, ``x2``, ``y2``, ``combined``;
+                ``class_score[dog]`` and ``class_logit[dog]`` ask about any class ("why not dog?"); or functions from a
+                trace to one scalar a detection.
+            instances: which detections: a class name, positions, a mask such as ``scores > 0.5``, or a function that
+                is given the detections and returns one of these; default all.
             method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``ssgradcam++`` or
                 ``drise``. The last runs the detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images, which takes
                 minutes, and explains box and class together: its only target is ``class_score``.
-            features: ``fpn``, ``roi_pool`` (two-stage detectors) or a bottom-up stage such as ``res4``.
-            path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`; default
-                ``ODAM.EXPLAIN.PATH``.
+            layer: ``fpn``, ``roi_pool`` (two-stage detectors) or a stage of the backbone such as ``res4``.
+            smoothing: of ODAM's gradients, ``none`` or ``gaussian``.
+            path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`.
             progress: told (masks done, masks in all) by ``drise``.
+
+        What is not said is as in :attr:`settings`.
 
         Raises:
             ValueError: an unknown name (the valid ones are listed) or a detection that does not exist.
         """
-        explainer = self.make_explainer(method, features, path, progress)
-        explainer.check(targets)
-        detections, trace = self.trace(image_bgr, (features,), instances)
-        return Explanation(detections, explain(trace, targets, explainer))
+        (explanation,) = self.explain_batch([image_bgr], targets, instances, method, layer, smoothing, path, progress)
+        return explanation
+
+    def explain_batch(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Target | Sequence[Target] = ("class_score",),
+        instances: Chosen = None,
+        method: str | None = None,
+        layer: str | None = None,
+        smoothing: str | None = None,
+        path: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Explanation]:
+        """:meth:`explain` for several images in one forward pass; they are padded to a common size."""
+        explainer = self.make_explainer(method, layer, smoothing, path, progress)
+        resolved = self.resolve_targets(targets)
+        explainer.check(resolved)
+        traced = self._trace_all(images, (explainer.layer,), instances)
+        return [
+            Explanation(image, detections, explain(trace, resolved, explainer), explainer.settings, self.class_names)
+            for image, (detections, trace) in zip(images, traced)
+        ]
+
+    def resolve_targets(self, targets: Target | Sequence[Target]) -> list[Target]:
+        """Targets with the classes that some of them name.
+
+        Raises:
+            ValueError: an unknown target or class.
+        """
+        several = [targets] if isinstance(targets, str) or callable(targets) else list(targets)
+        return [resolve_target(target, self.class_names) for target in several]
 
     def make_explainer(
-        self, method: str = "odam", features: str = "fpn", path: str | None = None, progress: Progress | None = None
-    ) -> GradientExplainer | BlackBoxExplainer:
-        """What :meth:`explain` explains with: ``explainer(trace, target)``.
-
-        Args:
-            method: as in :meth:`explain`.
-            features: as in :meth:`explain`.
-            path: as in :meth:`explain`.
-            progress: as in :meth:`explain`.
+        self,
+        method: str | None = None,
+        layer: str | None = None,
+        smoothing: str | None = None,
+        path: str | None = None,
+        progress: Progress | None = None,
+    ) -> Explainer:
+        """What :meth:`explain` explains with: ``explainer(trace, target)``; arguments as there.
 
         Raises:
             ValueError: an unknown name; the valid ones are listed.
         """
-        check_methods([method], ALL_METHODS)
-        options = self.cfg.ODAM.EXPLAIN
-        if method != BLACK_BOX:
-            return GradientExplainer(method, features, options.SMOOTHING, path or options.PATH, options.MEMORY)
-        if features != "fpn" or path is not None:
-            raise ValueError(f"{method} runs the whole detector: it has no layers and no paths to choose from")
-        return self.black_box(DRISE(options.DRISE_MASKS, batch=options.DRISE_BATCH), progress)
-
-    def black_box(self, drise: DRISE, progress: Progress | None = None) -> BlackBoxExplainer:
-        """An explainer that only looks at what the detector says about masked images.
-
-        Args:
-            drise: number of masks and the like.
-            progress: told after every batch of masks.
-        """
-        # Class vectors are looked up among all that the detector says about the whole image.
-        every = proposal_function(self.model, 10**6, 0.0, 1.0)
-        return BlackBoxExplainer(proposal_function(self.model), every, drise, progress)
+        said = {"method": method, "layer": layer, "smoothing": smoothing, "path": path}
+        said = {name: value for name, value in said.items() if value is not None}
+        settings = replace(self.settings, **said)
+        if METHODS[settings.method].kind == "masks" and said.keys() - {"method"}:
+            raise ValueError(
+                f"{settings.method} runs the whole detector: it has no layers, smoothing and paths to choose from"
+            )
+        explainer = make_explainer(settings, self.model, progress)
+        self.check_layers((explainer.layer,))
+        return explainer
 
     def explain_nms(self, image_bgr: np.ndarray) -> tuple[Instances, Suppression]:
         """Detect, and say what NMS did: which candidates it removed, on account of whom, and why.
@@ -221,46 +266,35 @@ class ODAMPredictor(DefaultPredictor):
         Returns:
             the detections as ``predictor(image_bgr)`` gives them, and NMS's record with boxes in image pixels.
         """
-        with self.model.nms.recording() as record:
-            instances = self(image_bgr)["instances"]
-        (done,) = record
+        observation = self.observe([image_bgr], self.model.nms.layers)
+        (instances,) = observation.detections()
+        done = observation.suppression(0)
         scale = [size / network for size, network in zip(instances.image_size, done.image_size)]
         boxes = done.boxes * done.boxes.new_tensor([scale[1], scale[0]] * 2)
-        return instances, replace(done, boxes=boxes, image_size=instances.image_size)
+        return without_place(instances), replace(done, boxes=boxes, image_size=instances.image_size)
 
-    def labels(self, instances: Instances) -> list[str]:
-        """Class name and score of each detection, for people."""
-        names = self.class_names
-        pairs = zip(instances.pred_classes.tolist(), instances.scores.tolist())
-        return [f"{names[c]} {score:.2f}" for c, score in pairs]
-
-    def show(self, image_bgr: np.ndarray, explanation: Explanation) -> np.ndarray:
-        """A contact sheet of an explanation: a row a detection, a column a target.
-
-        Args:
-            image_bgr: the explained image.
-            explanation: of that image.
-
-        Returns:
-            RGB uint8 picture.
-        """
-        instances = explanation.instances
-        return contact_sheet(
-            np.ascontiguousarray(image_bgr[:, :, ::-1]),
-            instances.pred_boxes.tensor.cpu().numpy(),
-            self.labels(instances),
-            {target: maps.cpu().numpy() for target, maps in explanation.maps.items()},
-        )
+    def _trace_all(
+        self, images: Sequence[np.ndarray], layers: Sequence[str], instances: Chosen
+    ) -> list[tuple[Instances, Trace]]:
+        """The chosen detections of every image, and their traces."""
+        observation = self.observe(images, layers)
+        traced = []
+        for i, found in enumerate(observation.detections()):
+            chosen = found[choose_detections(found, instances, self.class_names)]
+            traced.append((without_place(chosen), observation.trace_detections(i, chosen)))
+        return traced
 
 
-def _keep(instances: Chosen) -> Callable[[Instances], Tensor] | None:
-    if instances is None or callable(instances):
-        return instances
+def check_image(image: Any) -> None:
+    """Refuse what is not an image as Detectron2's predictors take it.
 
-    def keep(found: Instances) -> Tensor:
-        for i in instances:
-            if not 0 <= i < len(found):
-                raise ValueError(f"there is no detection {i}; the detector found {len(found)} in this image")
-        return torch.tensor(list(instances), dtype=torch.int64, device=found.scores.device)
-
-    return keep
+    Raises:
+        ValueError: says what it is instead.
+    """
+    remedy = "odam_d2.read_image(path) reads a file as (height, width, 3) uint8 BGR"
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image must be a NumPy array, not {type(image).__name__}; {remedy}")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}; {remedy}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image must hold uint8 values, not {image.dtype}; {remedy}")

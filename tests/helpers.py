@@ -1,6 +1,6 @@
 """Tiny networks and traces whose maps can be worked out by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -8,10 +8,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.meta_arch.fcos import FCOSHead
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from odam_d2.config import add_odam_config
+from odam_d2.explain.targets import OUTWARDS, SIDES
 from odam_d2.modeling import ODAMFCOS
+from odam_d2.modeling.explainable import without_place
 from odam_d2.structures import Trace
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -20,22 +23,60 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def make_trace(
     features: Tensor, outputs: dict[str, Tensor], boxes: Tensor, stride: int = 8, image_size: tuple | None = None
 ) -> Trace:
-    """A trace of one level called p3 over an image of exactly the level's extent (or a smaller one)."""
+    """A trace of one class and one level called p3 over an image of exactly the level's extent (or a smaller one).
+
+    Outputs are (D,) by target; a side's gradient is its output's, its place that of the box.
+    """
     count = len(boxes)
     padded = (features.shape[2] * stride, features.shape[3] * stride)
+    one, zero = torch.ones(count, device=boxes.device), torch.zeros(count, device=boxes.device)
+    sides = [OUTWARDS[name] * outputs.get(name, zero) for name in SIDES]
     return Trace(
-        boxes=boxes,
-        scores=torch.ones(count, device=boxes.device),
-        classes=torch.zeros(count, dtype=torch.int64, device=boxes.device),
-        outputs=outputs,
+        places=zero.long(),
+        classes=zero.long(),
+        boxes=boxes + torch.stack([side - side.detach() for side in sides], dim=1),
+        logits=outputs.get("class_logit", zero)[:, None],
+        class_vectors=outputs.get("class_score", one)[:, None],
         features={"p3": features},
         strides={"p3": stride},
         levels=["p3"] * count,
-        index=torch.zeros(count, dtype=torch.int64, device=boxes.device),
+        layers=("fpn",),
         image_size=image_size or padded,
         padded_size=padded,
         output_size=image_size or padded,
     )
+
+
+def trace_of(
+    model, batched_input: dict, layers: Sequence[str] = ("fpn",), keep: Callable[[Instances], Tensor] | None = None
+) -> tuple[Instances, Trace]:
+    """The detections in one image, or those that ``keep`` picks, and their trace."""
+    (traced,) = traces_of(model, [batched_input], layers, keep)
+    return traced
+
+
+def traces_of(
+    model,
+    batched_inputs: Sequence[dict],
+    layers: Sequence[str] = ("fpn",),
+    keep: Callable[[Instances], Tensor] | None = None,
+) -> list[tuple[Instances, Trace]]:
+    """The same for several images in one forward pass."""
+    observation = model.observe(batched_inputs, layers)
+    traced = []
+    for i, found in enumerate(observation.detections()):
+        kept = found if keep is None else found[keep(found)]
+        traced.append((without_place(kept), observation.trace_detections(i, kept)))
+    return traced
+
+
+def index_in_level(trace: Trace) -> Tensor:
+    """Where each prediction of a dense detector is in its own level, ``(y * Wl + x) * A + a``, (D,)."""
+    conv, values = trace.subnets[0].predictors[0]
+    anchors = conv.out_channels // values.shape[1]
+    names = list(trace.subnets[0].seen)
+    counts = [trace.features[name][0, 0].numel() * anchors for name in names]
+    return torch.stack([place - sum(counts[: names.index(level)]) for place, level in zip(trace.places, trace.levels)])
 
 
 class TinyBottomUp(Backbone):

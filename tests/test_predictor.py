@@ -10,9 +10,9 @@ from detectron2.engine import DefaultPredictor
 
 from helpers import random_photo, small_cfg
 from odam_d2.explain import DRISE, METHODS, TARGETS
+from odam_d2.explain.masks.black_box import proposal_function
 from odam_d2.explain.masks.drise import Proposals, find_class_vectors
 from odam_d2.modeling.checkpoint import weights_sha256
-from odam_d2.modeling.proposals import proposal_function
 from odam_d2.predictor import ODAMPredictor
 
 KINDS = ["fcos", "retinanet", "faster_rcnn"]

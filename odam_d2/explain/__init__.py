@@ -1,36 +1,35 @@
 """From a trace to heat maps; needs torch alone."""
 
-from odam_d2.explain.explainer import (
-    METHODS,
-    SMOOTHINGS,
-    GradientExplainer,
-    check_methods,
-    combine,
-    explain,
-    explain_together,
-)
-from odam_d2.explain.masks.black_box import BLACK_BOX, BlackBoxExplainer
+from odam_d2.explain.build import make_explainer
+from odam_d2.explain.explainer import Explainer, GradientExplainer, combine, explain, explain_together
+from odam_d2.explain.masks.black_box import BlackBoxExplainer
 from odam_d2.explain.masks.drise import DRISE, DRISEState, drise_heat_maps
-from odam_d2.explain.targets import TARGETS, check_targets, target_output
-
-# Those that take gradients, and the one that only runs the detector.
-ALL_METHODS = (*METHODS, BLACK_BOX)
+from odam_d2.explain.methods import GRADIENT_METHODS, METHODS, SMOOTHINGS, check_method_targets, check_methods
+from odam_d2.explain.settings import PATHS, ExplainSettings
+from odam_d2.explain.targets import TARGETS, Target, check_targets, resolve_target, target_name, target_output
 
 __all__ = [
-    "ALL_METHODS",
-    "BLACK_BOX",
     "DRISE",
     "DRISEState",
+    "GRADIENT_METHODS",
     "METHODS",
+    "PATHS",
     "SMOOTHINGS",
     "TARGETS",
     "BlackBoxExplainer",
+    "ExplainSettings",
+    "Explainer",
     "GradientExplainer",
+    "Target",
+    "check_method_targets",
     "check_methods",
     "check_targets",
     "combine",
     "drise_heat_maps",
     "explain",
     "explain_together",
+    "make_explainer",
+    "resolve_target",
+    "target_name",
     "target_output",
 ]

@@ -4,41 +4,39 @@ Shapes: D detections, C channels, (Hl,Wl) level or layer.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from odam_d2.explain import weightings
 from odam_d2.explain.gradients import check_layer, detection_gradients, layer_of, region_gradients
-from odam_d2.explain.masks.black_box import BlackBoxExplainer
+from odam_d2.explain.methods import GRADIENT_METHODS, METHODS, check_methods
 from odam_d2.explain.reversed.head import reversed_maps
 from odam_d2.explain.reversed.modules import check_reversible
-from odam_d2.explain.targets import COMBINED_PARTS, Target, check_targets, target_output
+from odam_d2.explain.settings import ExplainSettings
+from odam_d2.explain.targets import COMBINED_PARTS, Target, check_targets, target_name, target_output
 from odam_d2.structures import SMOOTHING_FRACTION, Grid, HeatMaps, Trace, box_sides_in_cells
 
-METHODS = {
-    "odam": {"none": weightings.identity, "gaussian": weightings.gaussian},
-    "gradcam": {"none": weightings.global_average, "gaussian": weightings.global_average},
-    "gradcam++": {"none": weightings.grad_cam_plus_plus, "gaussian": weightings.grad_cam_plus_plus},
-    "hirescam": {"none": weightings.identity, "gaussian": weightings.identity},
-    "layercam": {"none": weightings.positive_gradient, "gaussian": weightings.positive_gradient},
-    "ssgradcam++": {"none": weightings.spatial_grad_cam_plus_plus, "gaussian": weightings.spatial_grad_cam_plus_plus},
-}
-SMOOTHINGS = ("none", "gaussian")
-PATHS = ("exact", "batched", "auto")
 
+class Explainer(Protocol):
+    """Whatever turns a trace into heat maps.
 
-def check_methods(methods: Sequence[str], valid: Collection[str]) -> None:
-    """Refuse a method that does not exist.
-
-    Raises:
-        ValueError: lists the valid names.
+    Attributes:
+        settings: how it explains.
+        layer: what a trace must hold for it.
     """
-    for method in methods:
-        if method not in valid:
-            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(valid)}")
+
+    settings: ExplainSettings
+    layer: str
+
+    def check(self, targets: Sequence[Target]) -> None:
+        """Refuse targets that it cannot explain."""
+
+    def __call__(self, trace: Trace, target: Target = "class_score") -> HeatMaps:
+        """One map for each prediction of the trace."""
 
 
 class GradientExplainer:
@@ -70,17 +68,22 @@ class GradientExplainer:
         path: str = "exact",
         memory: float = 1.0,
     ):
-        if path not in PATHS:
-            raise ValueError(f"unknown path {path!r}; valid paths are {', '.join(PATHS)}")
-        check_methods([method], METHODS)
-        if smoothing not in SMOOTHINGS:
-            raise ValueError(f"unknown smoothing {smoothing!r}; valid values are {', '.join(SMOOTHINGS)}")
+        check_methods([method], GRADIENT_METHODS)
+        self.settings = ExplainSettings(method, layer, smoothing, path, memory)
         self.layer = layer
-        self.weighting = METHODS[method][smoothing]
+        self.weighting = METHODS[method].weighting[smoothing]
         self.path = path
         self.memory = int(memory * 2**30)
 
-    def check(self, targets: Sequence[str]) -> None:
+    @classmethod
+    def from_settings(cls, settings: ExplainSettings) -> "GradientExplainer":
+        """The explainer that the settings describe."""
+        return cls(settings.method, settings.layer, settings.smoothing, settings.path, settings.memory)
+
+    def __repr__(self) -> str:
+        return f"GradientExplainer({', '.join(f'{name}={value}' for name, value in self.settings.describe().items())})"
+
+    def check(self, targets: Sequence[Target]) -> None:
         """Refuse unknown targets.
 
         Raises:
@@ -88,46 +91,48 @@ class GradientExplainer:
         """
         check_targets(targets)
 
-    def __call__(self, trace: Trace, target: Target = "class_score") -> HeatMaps:
-        """One map for each detection of the trace.
+    def __call__(self, trace: Trace, target: Target = "class_score", create_graph: bool = False) -> HeatMaps:
+        """One map for each prediction of the trace.
 
         Args:
             trace: what the detector remembers.
-            target: a name of :data:`odam_d2.explain.targets.TARGETS` or a function from a trace to (D,) scalars.
+            target: see :func:`odam_d2.explain.targets.resolve_target`.
+            create_graph: True makes the maps differentiable by features and weights, as a loss on maps needs it.
 
         Raises:
             ValueError: unknown target or layer; a map that is not finite.
         """
-        return explain_together(trace, target, {"own": self})["own"]
+        return explain_together(trace, target, {"own": self}, create_graph)["own"]
 
-    def batched_grids(self, trace: Trace, output: Tensor) -> list[Grid] | None:
+    def batched_grids(self, trace: Trace, output: Tensor, create_graph: bool = False) -> list[Grid] | None:
         """Maps by the batched path, or None where :attr:`path` or the trace asks for one detection at a time.
 
         Args:
             trace: what the detector remembers.
             output: Y, (D,).
+            create_graph: as in :meth:`__call__`.
 
         Raises:
             ValueError: ``path="batched"`` is not possible here; the message says why.
         """
         if self.path == "exact" or len(trace) == 0 or not self._can_batch(trace):
             return None
-        if trace.rois is not None:
-            return [_region_grid(trace, output)]
-        return reversed_maps(trace, output, self.path, self.memory)
+        if trace.regions is not None:
+            return [_region_grid(trace, output, create_graph)]
+        return reversed_maps(trace, output, self.path, self.memory, create_graph)
 
     def _can_batch(self, trace: Trace) -> bool:
         """Whether the batched path exists for this trace; with ``path="batched"`` an error says why not."""
-        layer = "roi_pool" if trace.rois is not None else "fpn"
+        layer = "roi_pool" if trace.regions is not None else "fpn"
         try:
             if self.weighting is not weightings.identity:
                 raise ValueError("path='batched' computes ODAM without smoothing only; use path='exact' or 'auto'")
             if self.layer != layer:
                 raise ValueError(
                     f"path='batched' explains this detector at {layer!r}, not at {self.layer!r}; "
-                    f"use features={layer!r}, or path='exact' or 'auto'"
+                    f"use layer={layer!r}, or path='exact' or 'auto'"
                 )
-            if trace.rois is None and not trace.subnets:
+            if trace.regions is None and not trace.subnets:
                 raise ValueError("this detector's head is not made of known subnets; use path='exact' or 'auto'")
             for subnet in trace.subnets:
                 check_reversible(subnet)
@@ -138,13 +143,16 @@ class GradientExplainer:
         return True
 
 
-def explain_together(trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer]) -> dict[str, HeatMaps]:
+def explain_together(
+    trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer], create_graph: bool = False
+) -> dict[str, HeatMaps]:
     """Maps of several explainers; those of one layer that take gradients one at a time share them.
 
     Args:
         trace: what the detector remembers.
         target: as in :class:`GradientExplainer`.
         explainers: by any name.
+        create_graph: as in :class:`GradientExplainer`.
 
     Returns:
         name -> maps, in the order of ``explainers``.
@@ -153,31 +161,35 @@ def explain_together(trace: Trace, target: Target, explainers: Mapping[str, Grad
         ValueError: as in :class:`GradientExplainer`.
     """
     if target == "combined":
-        parts = [explain_together(trace, part, explainers) for part in COMBINED_PARTS]
+        parts = [explain_together(trace, part, explainers, create_graph) for part in COMBINED_PARTS]
         return {name: combine([part[name] for part in parts]) for name in explainers}
     for explainer in explainers.values():
         check_layer(trace, explainer.layer)
-    output = target_output(trace, target)
-    found = {name: explainer.batched_grids(trace, output) for name, explainer in explainers.items()}
+    # The graph is there; the scalars are read from it now, whatever the caller's mode is.
+    with torch.enable_grad():
+        output = target_output(trace, target)
+    found = {name: explainer.batched_grids(trace, output, create_graph) for name, explainer in explainers.items()}
     by_layer: dict[str, list[str]] = defaultdict(list)
     for name, grids in found.items():
         if grids is None:
             by_layer[explainers[name].layer].append(name)
     for layer, names in by_layer.items():
         own = [explainers[name].weighting for name in names]
-        found |= zip(names, _one_by_one(trace, output, layer, own))
+        found |= zip(names, _one_by_one(trace, output, layer, own, create_graph))
     return {name: _heat_maps(trace, target, grids) for name, grids in found.items()}
 
 
-def _one_by_one(trace: Trace, output: Tensor, layer: str, ways: Sequence[weightings.Weighting]) -> list[list[Grid]]:
+def _one_by_one(
+    trace: Trace, output: Tensor, layer: str, ways: Sequence[weightings.Weighting], create_graph: bool = False
+) -> list[list[Grid]]:
     """Grids for each weighting, from one backward pass for each detection."""
     rows: dict[str, list[int]] = defaultdict(list)
     maps: dict[str, list[list[Tensor]]] = defaultdict(list)
-    for row, (gradient, activation) in enumerate(detection_gradients(trace, output, layer)):
+    for row, (gradient, activation) in enumerate(detection_gradients(trace, output, layer, create_graph)):
         name = layer_of(trace, row, layer)
         rows[name].append(row)
         sigma = _sigma(trace, row, name, activation)
-        weighted = [weighting(gradient.detach(), activation, sigma) * activation for weighting in ways]
+        weighted = [weighting(gradient, activation, sigma) * activation for weighting in ways]
         maps[name].append([weights.sum(dim=0).relu() for weights in weighted])
     regions = layer == "roi_pool"
     return [
@@ -186,7 +198,7 @@ def _one_by_one(trace: Trace, output: Tensor, layer: str, ways: Sequence[weighti
                 maps=torch.stack([own[place] for own in maps[name]]),
                 rows=torch.tensor(rows[name], device=trace.boxes.device),
                 stride=None if regions else trace.strides[name],
-                boxes=trace.rois.boxes[rows[name]] if regions else None,
+                boxes=trace.regions.boxes[rows[name]] if regions else None,
             )
             for name in rows
         ]
@@ -197,10 +209,10 @@ def _one_by_one(trace: Trace, output: Tensor, layer: str, ways: Sequence[weighti
 def _sigma(trace: Trace, row: int, name: str, activation: Tensor) -> Tensor:
     """Standard deviations (y,x) in cells of the Gaussian that a detection's size asks for, (1,2)."""
     sides = box_sides_in_cells(
-        trace.boxes[row : row + 1],
+        trace.clipped_boxes[row : row + 1],
         activation.shape[1:],
         trace.strides.get(name),
-        trace.rois.boxes[row : row + 1] if trace.rois is not None else None,
+        trace.regions.boxes[row : row + 1] if trace.regions is not None else None,
     )
     return SMOOTHING_FRACTION * sides
 
@@ -208,15 +220,16 @@ def _sigma(trace: Trace, row: int, name: str, activation: Tensor) -> Tensor:
 def _heat_maps(trace: Trace, target: Target, grids: Sequence[Grid]) -> HeatMaps:
     for grid in grids:
         if not torch.isfinite(grid.maps).all():
+            name = target_name(target)
             row = int(grid.rows[~torch.isfinite(grid.maps).flatten(1).all(dim=1)][0])
-            raise ValueError(f"the {target} map of detection {row} is not finite; check the weights and the image")
+            raise ValueError(f"the {name} map of detection {row} is not finite; check the weights and the image")
     return HeatMaps(
         grids=tuple(grids),
-        boxes=trace.boxes,
+        boxes=trace.clipped_boxes,
         image_size=trace.image_size,
         padded_size=trace.padded_size,
         output_size=trace.output_size,
-        paste=trace.rois.paste if trace.rois is not None else None,
+        paste=trace.regions.paste if trace.regions is not None else None,
     )
 
 
@@ -234,35 +247,37 @@ def combine(parts: Sequence[HeatMaps]) -> HeatMaps:
     return replace(scaled[0], grids=tuple(grids))
 
 
-def _region_grid(trace: Trace, output: Tensor) -> Grid:
-    """Maps of all detections of a two-stage detector at their pooled regions."""
-    pooled = trace.rois.features[-1]
-    (gradient,) = region_gradients(trace, output, [pooled])
-    maps = (gradient * pooled.detach()[trace.rois.rows]).sum(dim=1).relu()
-    return Grid(maps, torch.arange(len(trace), device=maps.device), boxes=trace.rois.boxes)
+def _region_grid(trace: Trace, output: Tensor, create_graph: bool) -> Grid:
+    """Maps of all predictions of a two-stage detector at their pooled regions."""
+    pooled = trace.regions.features[-1]
+    (gradient,) = region_gradients(trace, output, [pooled], create_graph)
+    activation = pooled if create_graph else pooled.detach()
+    maps = (gradient * activation[trace.regions.rows]).sum(dim=1).relu()
+    return Grid(maps, torch.arange(len(trace), device=maps.device), boxes=trace.regions.boxes)
 
 
-def explain(
-    trace: Trace, targets: Sequence[str], explainer: GradientExplainer | BlackBoxExplainer
-) -> dict[str, HeatMaps]:
-    """Maps of several named targets; those that ``combined`` needs are computed once.
+def explain(trace: Trace, targets: Sequence[Target], explainer: Explainer) -> dict[str, HeatMaps]:
+    """Maps of several targets; those that ``combined`` needs are computed once.
 
     Args:
         trace: what the detector remembers.
-        targets: names of :data:`odam_d2.explain.targets.TARGETS`.
+        targets: see :func:`odam_d2.explain.targets.resolve_target`.
         explainer: how.
 
     Returns:
-        target -> maps, in the order of ``targets``.
+        name of the target -> maps, in the order of ``targets``.
 
     Raises:
-        ValueError: unknown target.
+        ValueError: unknown target, or two of one name.
     """
     explainer.check(targets)
-    needed = dict.fromkeys(t for t in targets if t != "combined")
-    if "combined" in targets:
-        needed |= dict.fromkeys(COMBINED_PARTS)
-    maps = {target: explainer(trace, target) for target in needed}
-    if "combined" in targets:
+    named = {target_name(target): target for target in targets}
+    if len(named) < len(set(targets)):
+        raise ValueError(f"targets need different names to tell their maps apart, not {', '.join(named)}")
+    needed = {name: target for name, target in named.items() if target != "combined"}
+    if "combined" in named:
+        needed |= {part: part for part in COMBINED_PARTS}
+    maps = {name: explainer(trace, target) for name, target in needed.items()}
+    if "combined" in named:
         maps["combined"] = combine([maps[part] for part in COMBINED_PARTS])
-    return {target: maps[target] for target in targets}
+    return {name: maps[name] for name in named}

@@ -16,7 +16,7 @@ from odam_d2.structures import Trace
 
 
 def layer_of(trace: Trace, row: int, layer: str) -> str:
-    """Name of the feature map that ``layer`` means for a detection: ``fpn`` is the level it comes from."""
+    """Name of the feature map that ``layer`` means for a prediction: ``fpn`` is the level it comes from."""
     return trace.levels[row] if layer == "fpn" else layer
 
 
@@ -27,16 +27,19 @@ def check_layer(trace: Trace, layer: str) -> None:
         ValueError: lists the valid layers.
     """
     if layer not in trace.layers:
-        raise ValueError(f"unknown feature layer {layer!r}; this detector's layers are {', '.join(trace.layers)}")
+        raise ValueError(f"unknown layer {layer!r}; this trace's layers are {', '.join(trace.layers)}")
 
 
-def detection_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Exact gradients dY_d/dA, one detection after the other.
+def detection_gradients(
+    trace: Trace, output: Tensor, layer: str, create_graph: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Exact gradients dY_d/dA, one prediction after the other.
 
     Args:
         trace: what the detector remembers.
-        output: Y, (D,), the d-th entry a function of the d-th detection's outputs alone.
+        output: Y, (D,), the d-th entry a function of the d-th prediction's outputs alone.
         layer: ``fpn``, ``roi_pool`` or a bottom-up stage that the trace holds.
+        create_graph: True makes gradients and activations differentiable.
 
     Yields:
         (gradient, activation A), both (C,Hl,Wl), or (C,P,P) for ``roi_pool``. An output that does not depend on the
@@ -50,37 +53,36 @@ def detection_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tu
         return
     if not output.requires_grad:
         raise ValueError("the output to explain has no autograd graph; trace the detector outside inference_mode")
-    if trace.rois is None:
-        yield from _dense_gradients(trace, output, layer)
-    else:
-        yield from _region_gradients(trace, output, layer)
+    pairs = _dense_gradients if trace.regions is None else _region_gradients
+    for gradient, activation in pairs(trace, output, layer, create_graph):
+        yield gradient, activation if create_graph else activation.detach()
 
 
-def _dense_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _dense_gradients(trace: Trace, output: Tensor, layer: str, create_graph: bool) -> Iterator[tuple[Tensor, Tensor]]:
     one = torch.eye(len(trace), dtype=output.dtype, device=output.device)
     for row in range(len(trace)):
-        level = trace.features[trace.levels[row]]
-        gradient = _grad([output], level, [one[row]])
+        level, image = trace.source(trace.levels[row])
+        gradient = _grad([output], level, [one[row]], create_graph)
         if layer == "fpn":
-            yield gradient[0], level[0].detach()
+            yield gradient[image], level[image]
         else:
             # In two steps, because a detection reads one level only: the heads of the others are never run backward.
-            stage = trace.features[layer]
-            yield _grad([level], stage, [gradient])[0], stage[0].detach()
+            stage, image = trace.source(layer)
+            yield _grad([level], stage, [gradient], create_graph)[image], stage[image]
 
 
-def _region_gradients(trace: Trace, output: Tensor, layer: str) -> Iterator[tuple[Tensor, Tensor]]:
-    stages = trace.rois.features[-1:] if layer == "roi_pool" else trace.rois.features
-    pooled = region_gradients(trace, output, stages)
-    for d, row in enumerate(trace.rois.rows.tolist()):
+def _region_gradients(trace: Trace, output: Tensor, layer: str, create_graph: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    every = trace.regions.features
+    stages = every[-1:] if layer == "roi_pool" else every
+    pooled = region_gradients(trace, output, stages, create_graph)
+    for d, row in enumerate(trace.regions.rows.tolist()):
         if layer == "roi_pool":
-            yield pooled[-1][d], trace.rois.features[-1][row].detach()
+            yield pooled[-1][d], every[-1][row]
             continue
-        only = [torch.zeros_like(features) for features in trace.rois.features]
-        for mine, every in zip(only, pooled):
-            mine[row] = every[d]
-        feature = trace.features[layer_of(trace, d, layer)]
-        yield _grad(trace.rois.features, feature, only)[0], feature[0].detach()
+        only = [torch.zeros_like(features) for features in every]
+        only = [own.index_copy(0, trace.regions.rows[d : d + 1], part[d : d + 1]) for own, part in zip(only, pooled)]
+        feature, image = trace.source(layer_of(trace, d, layer))
+        yield _grad(every, feature, only, create_graph)[image], feature[image]
 
 
 def region_gradients(
@@ -94,13 +96,13 @@ def region_gradients(
     Args:
         trace: of a two-stage detector.
         output: Y, (D,).
-        stages: those of ``trace.rois.features`` to differentiate by.
+        stages: those of ``trace.regions.features`` to differentiate by.
         create_graph: True makes the gradients differentiable.
 
     Returns:
         for each stage (D,C,P,P).
     """
-    rows = trace.rois.rows
+    rows = trace.regions.rows
     found = [features.new_zeros((len(rows), *features.shape[1:])) for features in stages]
     for chosen in _rounds(rows):
         one = torch.zeros_like(output).index_fill(0, chosen, 1.0)

@@ -1,8 +1,9 @@
-"""Detectors that remember; importing this package registers them with Detectron2."""
+"""Detectors that can be asked; importing this package registers them with Detectron2."""
 
 from odam_d2.modeling.backbones import TimmBackbone
 from odam_d2.modeling.dense.fcos import ODAMFCOS
 from odam_d2.modeling.dense.retinanet import ODAMRetinaNet
+from odam_d2.modeling.explainable import ExplainableDetector, Observation, check_explainable
 from odam_d2.modeling.ignore import ODAMRPN
 from odam_d2.modeling.rcnn.rcnn import ODAMRCNN
 from odam_d2.modeling.rcnn.roi_heads import ODAMCascadeROIHeads, ODAMRes5ROIHeads, ODAMROIHeads
@@ -15,5 +16,8 @@ __all__ = [
     "ODAMROIHeads",
     "ODAMRes5ROIHeads",
     "ODAMRetinaNet",
+    "ExplainableDetector",
+    "Observation",
     "TimmBackbone",
+    "check_explainable",
 ]

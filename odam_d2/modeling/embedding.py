@@ -18,7 +18,7 @@ from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
 from torch import Tensor, nn
 
 from odam_d2.losses.margin import margin_loss
-from odam_d2.modeling.explainable import record_outputs
+from odam_d2.modeling.features import record_outputs
 
 # (embeddings (P,E), objects (P,)) of one image -> scalar.
 EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]

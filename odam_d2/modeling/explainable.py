@@ -1,82 +1,81 @@
-"""What every detector needs to be traced: leaves for the gradients, and a model left as it was found.
+"""The protocol of a detector that can be asked: one forward pass, an :class:`Observation`, answers every question.
 
-Shapes: N images, C channels, (Hl,Wl) level, (H,W) padded network input.
+Shapes: N images, L places, D predictions, (h,w) network input before padding, (H,W) padded, (ho,wo) image as the user
+sees it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from detectron2.layers.mask_ops import _do_paste_mask
-from detectron2.modeling import Backbone
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from odam_d2.structures import Trace
+from odam_d2.nms.candidates import Candidates, Suppression
+from odam_d2.nms.family import NMS
+from odam_d2.structures import Predictions, Size, Trace
 
-# Picks the detections to trace among those the detector returned: instances -> (D,) int64 indices.
-Keep = Callable[[Instances], Tensor]
+# Fields of detections beside Detectron2's: the place of each, and what ODAM-NMS compared.
+PLACE, NMS_MAPS = "place", "nms_maps"
+Answer = TypeVar("Answer")
 
 
-@contextmanager
-def inference_with_graph(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with autograd on, whatever the caller's modes are; both are restored, also on an error.
+@runtime_checkable
+class ExplainableDetector(Protocol):
+    """What the predictor, NMS, D-RISE, Deletion, evaluators and sanity checks ask of a detector.
 
-    Raises:
-        ValueError: called under ``torch.inference_mode``, where no graph can be recorded.
+    Attributes:
+        num_classes: without background.
+        layers: names of the layers it can be explained at: its backbone's bottom-up stages, ``fpn``, and ``roi_pool``
+            where it pools regions.
+        batched_layer: the one of them at which all candidates are explained together.
+        nms: the last step of its inference.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("explanations need gradients: call outside torch.inference_mode()")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
+    num_classes: int
+    layers: list[str]
+    batched_layer: str
+    nms: NMS
 
-class Tracing(nn.Module):
-    """What every traceable detector offers; subclasses write :meth:`trace_batch`."""
-
-    def trace(
-        self, batched_input: dict, layers: Sequence[str] = ("fpn",), keep: Keep | None = None
-    ) -> tuple[Instances, Trace]:
-        """Detect objects in one image and remember what explaining them needs.
-
-        Args:
-            batched_input: ``image`` (3,h,w), ``height``, ``width`` as Detectron2's models take them.
-            layers: layers to explain at: ``fpn``, a bottom-up stage such as ``res4``, ``roi_pool`` of two-stage
-                detectors.
-            keep: picks the detections to trace; default all.
-
-        Returns:
-            the detections as the model itself returns them, and their trace.
-
-        Raises:
-            ValueError: an unknown layer, or a detector that cannot be traced.
-        """
-        (traced,) = self.trace_batch([batched_input], layers, keep)
-        return traced
-
-    def trace_batch(
-        self, batched_inputs: Sequence[dict], layers: Sequence[str] = ("fpn",), keep: Keep | None = None
-    ) -> list[tuple[Instances, Trace]]:
-        """:meth:`trace` for several images, of different size too, in one forward pass.
+    def observe(
+        self,
+        batched_inputs: Sequence[dict[str, Any]],
+        layers: Sequence[str] = ("fpn",),
+        places_of: "Observation | None" = None,
+    ) -> "Observation":
+        """One forward pass in evaluation mode, for everything there is to ask. The detector is left as it was found.
 
         Images are padded to a common size, as Detectron2 does it: a large neighbour can change an image's scores a
         little through the padding.
+
+        Args:
+            batched_inputs: as Detectron2's models take them: ``image`` (3,h,w), ``height``, ``width``.
+            layers: at which predictions will be explained; () for none, which records no graph.
+            places_of: an observation of the same images, perhaps with other weights or by another detector, whose
+                places are to be looked at: a two-stage detector takes its regions, a dense one has the same anyway.
+
+        Raises:
+            ValueError: an unknown layer, or places that this detector does not have.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be traced")
+
+    def layer_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The layers behind an explained output by name, from the top down, for cascading randomisation."""
 
 
-def stage_names(backbone: Backbone) -> list[str]:
-    """Names of the backbone's bottom-up stages, fine to coarse; of its outputs where it has no pyramid."""
-    bottom_up = getattr(backbone, "bottom_up", None)
-    return list((bottom_up if isinstance(bottom_up, Backbone) else backbone).output_shape())
+def check_explainable(model: nn.Module) -> ExplainableDetector:
+    """The model itself, if it can be explained.
+
+    Raises:
+        ValueError: it lacks part of the protocol.
+    """
+    if not isinstance(model, ExplainableDetector):
+        raise ValueError(
+            f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet or "
+            "ODAMRCNN, or give your own detector what odam_d2.modeling.ExplainableDetector asks for"
+        )
+    return model
 
 
 def check_layers(layers: Sequence[str], valid: Sequence[str]) -> None:
@@ -87,112 +86,188 @@ def check_layers(layers: Sequence[str], valid: Sequence[str]) -> None:
     """
     for layer in layers:
         if layer not in valid:
-            raise ValueError(f"unknown feature layer {layer!r}; this detector's layers are {', '.join(valid)}")
+            raise ValueError(f"unknown layer {layer!r}; this detector's layers are {', '.join(valid)}")
 
 
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Feature maps of one image of a batch, each (1,C,Hl,Wl).
-
-    Args:
-        outputs: what the backbone returns, by name, differentiable.
-        stages: the bottom-up stages that were asked for, by name.
-    """
-
-    outputs: dict[str, Tensor]
-    stages: dict[str, Tensor]
-
-
-def leaf_features(
-    backbone: Backbone, images: Tensor, layers: Sequence[str]
-) -> tuple[list[ImageFeatures], dict[str, int]]:
-    """A forward pass of the backbone that leaves differentiable feature maps behind, of each image its own.
-
-    Without bottom-up stages among ``layers`` the backbone's outputs are leaves and nothing below them is recorded;
-    with them, the whole backbone is recorded, because a stage acts on the detections through the stages above it too,
-    and run for each image by itself, because a graph cannot be cut into images afterwards.
-
-    Args:
-        backbone: the detector's backbone.
-        images: (N,3,H,W).
-        layers: layers to explain at.
-
-    Returns:
-        the features of every image, and the stride of each map by name.
-    """
-    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
-    wanted = [layer for layer in layers if layer not in ("fpn", "roi_pool") and layer not in strides]
-    if not wanted:
-        with torch.no_grad():
-            outputs = backbone(images)
-        rows = range(len(images))
-        leaves = [{name: x[i : i + 1].detach().requires_grad_() for name, x in outputs.items()} for i in rows]
-        return [ImageFeatures(own, {}) for own in leaves], strides
-    features = []
-    for image in images:
-        stages: dict[str, Tensor] = {}
-        hook = backbone.bottom_up.register_forward_hook(lambda module, args, output, into=stages: into.update(output))
-        try:
-            # The image requires a gradient so that a graph is recorded even where all weights are frozen.
-            outputs = backbone(image[None].detach().requires_grad_())
-        finally:
-            hook.remove()
-        features.append(ImageFeatures(outputs, {name: stages[name] for name in wanted}))
-    strides |= {name: shape.stride for name, shape in backbone.bottom_up.output_shape().items() if name in wanted}
-    return features, strides
-
-
-def join(features: Sequence[ImageFeatures], name: str) -> Tensor:
-    """A feature map of all images of a batch, connected to each image's own, (N,C,Hl,Wl)."""
-    maps = [own.outputs[name] for own in features]
-    return maps[0] if len(maps) == 1 else torch.cat(maps)
+def with_nms_layers(layers: Sequence[str], nms: NMS) -> tuple[str, ...]:
+    """The layers to observe: those asked for, and those at which NMS compares maps; none where none are asked for."""
+    return tuple(dict.fromkeys((*layers, *nms.layers))) if layers else ()
 
 
 @contextmanager
-def record_outputs(modules: Sequence[nn.Module]) -> Iterator[Callable[[int, int], Tensor]]:
-    """Remember what modules return while a head runs; the hooks go away again, also on an error.
+def evaluating(model: nn.Module, gradients: bool) -> Iterator[None]:
+    """Evaluation mode, with or without autograd, whatever the caller's modes are; all is restored, also on an error.
 
-    Args:
-        modules: in the order in which the head calls them for each level; one may stand there several times.
-
-    Yields:
-        (position in ``modules``, number of the level) -> output.
+    Raises:
+        ValueError: gradients under ``torch.inference_mode``, where no graph can be recorded.
     """
-    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-    hooks = [m.register_forward_hook(lambda module, args, output: seen[module].append(output)) for m in seen]
-
-    def output(position: int, level: int) -> Tensor:
-        module = modules[position]
-        return seen[module][level * modules.count(module) + modules[:position].count(module)]
-
+    if gradients and torch.is_inference_mode_enabled():
+        raise ValueError("explanations need gradients: call outside torch.inference_mode()")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        yield output
+        with torch.set_grad_enabled(gradients):
+            yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for module, training in modes:
+            module.training = training
 
 
-def take_fields(instances: Instances, names: Sequence[str]) -> dict[str, Any]:
-    """Remove bookkeeping fields from instances and return them."""
-    fields = {name: instances.get(name) for name in names}
-    for name in names:
-        instances.remove(name)
-    return fields
+class Observation(ABC):
+    """What one forward pass over a batch of images leaves behind, as a value: no call changes what another returns.
 
-
-def paste_regions(maps: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Put region maps back at their boxes, bilinearly, with Detectron2's mask-pasting operator.
+    Answers that need parts of the detector to run again use the weights it then has: ask before you change them.
 
     Args:
-        maps: (n,P,P).
-        boxes: (n,4), in pixels of the target.
-        height: of the target.
-        width: of the target.
-
-    Returns:
-        (n,height,width), zero outside the boxes.
+        detector: whose it is; its ``nms`` decides on detections.
+        layers: at which predictions can be explained; () for none.
+        image_sizes: (h,w) of each image.
+        padded_size: (H,W).
+        inputs: as Detectron2's models take them; empty where the images did not come that way, as inside training.
+        evaluation: whether it was made in evaluation mode, in which whatever runs again runs too. False: the modes are
+            the caller's, as inside training.
     """
-    if len(maps) == 0:
-        return maps.new_zeros((0, height, width))
-    pasted, _ = _do_paste_mask(maps[:, None], boxes, height, width, skip_empty=False)
-    return pasted
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        layers: Sequence[str],
+        image_sizes: Sequence[Size],
+        padded_size: Sequence[int],
+        inputs: Sequence[dict[str, Any]] = (),
+        evaluation: bool = True,
+    ):
+        self.detector, self.layers = detector, tuple(layers)
+        self.image_sizes = [(int(h), int(w)) for h, w in image_sizes]
+        self.padded_size = (int(padded_size[0]), int(padded_size[1]))
+        self.inputs, self.evaluation = inputs, evaluation
+        self._answers: dict[tuple[str, int], Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{h} x {w}" for h, w in self.image_sizes[:4]) + (", ..." if len(self) > 4 else "")
+        return f"{type(self).__name__}({len(self)} images of {sizes}; layers {', '.join(self.layers) or 'none'})"
+
+    def candidates(self, image: int) -> Candidates:
+        """The predictions of an image that enter NMS."""
+        return self._once("candidates", image, lambda: self._in_mode(False, self._candidates, image))
+
+    def predictions(self, image: int) -> Predictions:
+        """Everything the detector says about an image, without graph."""
+        return self._in_mode(False, self._predictions, image)
+
+    def suppression(self, image: int) -> Suppression:
+        """What the detector's NMS did with the candidates of an image."""
+
+        def suppress() -> Suppression:
+            return self._in_mode(False, self.detector.nms, self.candidates(image), *self._nms_limits())
+
+        return self._once("suppression", image, suppress)
+
+    def detections(self) -> list[Instances]:
+        """The detections of every image, as the detector itself returns them, each with its ``place``, (D,) int64.
+
+        With ODAM-NMS also ``nms_maps`` (D,gh,gw), the maps it compared.
+        """
+        return self._postprocess(self.raw_detections())
+
+    def raw_detections(self) -> list[Instances]:
+        """:meth:`detections` in network-input pixels, as the detector has them before it scales them to the image."""
+        return [self._in_mode(False, self._raw_detections, image) for image in range(len(self))]
+
+    def trace(self, image: int, places: Tensor, classes: Tensor) -> Trace:
+        """What explaining some predictions needs.
+
+        Args:
+            image: number of the image in the batch.
+            places: (D,) int64, any places, any number of times.
+            classes: the class as whose object each is explained, (D,) int64.
+
+        Raises:
+            ValueError: a place or class that does not exist, or an observation that recorded no graph.
+        """
+        if not self.layers:
+            raise ValueError("nothing can be traced: the detector was observed with layers=(), which records no graph")
+        return self._in_mode(True, self._trace, image, places, classes)
+
+    def trace_detections(self, image: int, detections: Instances) -> Trace:
+        """The trace of some of an image's :meth:`detections`, as objects of the classes they were detected as."""
+        return self.trace(image, detections.get(PLACE), detections.pred_classes)
+
+    def output_size(self, image: int) -> Size:
+        """(ho,wo) of an image: its ``height`` and ``width``, else the size of the network input."""
+        height, width = self.image_sizes[image]
+        own = self.inputs[image] if self.inputs else {}
+        return int(own.get("height", height)), int(own.get("width", width))
+
+    def pixels(self, image: int) -> Tensor | None:
+        """What the detector was given as an image, (3,h,w)."""
+        return self.inputs[image]["image"] if self.inputs else None
+
+    @abstractmethod
+    def _candidates(self, image: int) -> Candidates: ...
+
+    @abstractmethod
+    def _predictions(self, image: int) -> Predictions: ...
+
+    @abstractmethod
+    def _trace(self, image: int, places: Tensor, classes: Tensor) -> Trace: ...
+
+    @abstractmethod
+    def _nms_limits(self) -> tuple[float, int]:
+        """IoU threshold of NMS, and how many detections of an image are kept (negative for all)."""
+
+    @abstractmethod
+    def _postprocess(self, found: list[Instances]) -> list[Instances]:
+        """Network-input pixels to image pixels, by Detectron2's own function."""
+
+    def _raw_detections(self, image: int) -> Instances:
+        done, candidates = self.suppression(image), self.candidates(image)
+        kept = Instances(self.image_sizes[image])
+        kept.pred_boxes = Boxes(candidates.boxes[done.keep])
+        kept.scores = done.kept_scores
+        kept.pred_classes = candidates.classes[done.keep]
+        kept.set(PLACE, candidates.places[done.keep])
+        if done.maps is not None:
+            kept.set(NMS_MAPS, done.maps[done.keep])
+        return kept
+
+    def _in_mode(self, gradients: bool, ask: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Run part of the detector as it ran when it was observed."""
+        if self.evaluation:
+            with evaluating(self.detector, gradients):
+                return ask(*arguments)
+        with torch.set_grad_enabled(gradients):
+            return ask(*arguments)
+
+    def _once(self, name: str, image: int, make: Callable[[], Answer]) -> Answer:
+        """An answer that is worked out when it is first asked for."""
+        if (name, image) not in self._answers:
+            self._answers[name, image] = make()
+        return self._answers[name, image]
+
+
+def without_place(detections: Instances) -> Instances:
+    """Detections as Detectron2's users know them: the same without the field ``place``."""
+    return Instances(
+        detections.image_size, **{name: value for name, value in detections.get_fields().items() if name != PLACE}
+    )
+
+
+def check_predictions(places: Tensor, classes: Tensor, num_places: int, num_classes: int) -> None:
+    """Refuse predictions that a detector cannot have made.
+
+    Raises:
+        ValueError: names the first that does not exist.
+    """
+    if places.shape != classes.shape or places.dim() != 1:
+        raise ValueError(
+            f"places and classes must be two lists of one length, not of shapes {tuple(places.shape)} and "
+            f"{tuple(classes.shape)}"
+        )
+    for what, values, count in (("place", places, num_places), ("class", classes, num_classes)):
+        wrong = values[(values < 0) | (values >= count)]
+        if len(wrong):
+            raise ValueError(f"there is no {what} {int(wrong[0])}; this detector has {count}, numbered from 0")

@@ -1,18 +1,22 @@
-"""The NMS that a detector holds: from a trace of all its candidates to those it keeps.
+"""The four NMS a detector can hold: each takes the candidates of an image and returns what it kept and what it did.
+
+They are values: calling one changes nothing, and all of them run in full precision, also under autocast.
 
 Shapes: D candidates, K kept ones, (gh,gw) the coarse grid on which maps are compared, E embedding.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from odam_d2.explain import GradientExplainer
+from odam_d2.explain import ExplainSettings, GradientExplainer, Target
+from odam_d2.nms.candidates import Candidates, Suppression
 from odam_d2.nms.functions import (
+    Duplicates,
     feature_duplicates,
     feature_nms,
     greedy_duplicates,
@@ -22,179 +26,184 @@ from odam_d2.nms.functions import (
     soft_nms,
 )
 from odam_d2.nms.removals import Removals, list_removals
-from odam_d2.structures import Size, Trace
 
 NMS_NAMES = ("greedy", "soft", "feature", "odam")
 
 
-@dataclass(frozen=True, eq=False)
-class Suppression:
-    """What NMS did with the candidates of one image.
+class NMS(Protocol):
+    """The last step of a detector's inference.
 
-    Args:
-        boxes: of all candidates, network-input pixels, (D,4).
-        scores: before NMS, (D,).
-        classes: (D,) int64.
-        image_size: (h,w) of the network input before padding, which the boxes refer to.
-        keep: the kept candidates, at most as many as the detector returns, by descending score, (K,) int64.
-        kept_scores: their scores after NMS, decayed by Soft-NMS, (K,).
-        maps: what ODAM-NMS compared, (D,gh,gw).
-        removals: makes the list of removed candidates, see :attr:`removed`.
+    Attributes:
+        layers: at which the candidates' maps are looked at; () for an NMS that looks at none.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
-    image_size: Size
-    keep: Tensor
-    kept_scores: Tensor
-    maps: Tensor | None
-    removals: Callable[[], Removals]
-
     @property
-    def removed(self) -> Removals:
-        """Who was removed, by whom, and how much the two overlap and correlate.
+    def layers(self) -> tuple[str, ...]:
+        """See above."""
 
-        Raises:
-            ValueError: Soft-NMS, which lowers scores and removes nobody.
-        """
-        return self.removals()
-
-
-@dataclass(eq=False)
-class CandidateNMS:
-    """One of the NMS family with its settings; :meth:`__call__` picks the candidates a detector returns.
-
-    Args:
-        name: ``greedy``, ``soft``, ``feature`` or ``odam``.
-        correlation: of ODAM-NMS, ``cosine`` or ``pearson``.
-        corr_high: T^h of ODAM-NMS: above it boxes that overlap little are duplicates.
-        corr_low: T^l of ODAM-NMS: up to it boxes that overlap much are different objects.
-        short_edge: cells along the image's short edge of the grid on which ODAM-NMS compares maps.
-        soft_method: decay of Soft-NMS, ``gaussian`` or ``linear``.
-        soft_sigma: of the Gaussian decay.
-        soft_score_threshold: Soft-NMS leaves out candidates whose decayed score does not exceed it.
-        feature_iou_high: IoU above which FeatureNMS does not ask the embeddings: duplicates.
-        feature_iou_low: IoU up to which it does not ask them either: different objects.
-        feature_distance: of embeddings below which candidates in between are duplicates.
-        memory: GiB that the maps' backward pass may take at a time.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-
-    name: str = "greedy"
-    correlation: str = "cosine"
-    corr_high: float = 0.8
-    corr_low: float = 0.2
-    short_edge: int = 50
-    soft_method: str = "gaussian"
-    soft_sigma: float = 0.5
-    soft_score_threshold: float = 0.05
-    feature_iou_high: float = 0.9
-    feature_iou_low: float = 0.1
-    feature_distance: float = 1.0
-    memory: float = 1.0
-    _listeners: list[Callable[[Suppression], None]] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.name not in NMS_NAMES:
-            raise ValueError(f"unknown NMS {self.name!r}; valid names (ODAM.NMS.NAME) are {', '.join(NMS_NAMES)}")
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether Detectron2's own NMS does the same."""
-        return self.name == "greedy" and not self._listeners
-
-    @property
-    def needs_maps(self) -> bool:
-        """Whether candidates must be traced so that their heat maps can be made."""
-        return self.name == "odam"
-
-    @contextmanager
-    def recording(self) -> Iterator[list[Suppression]]:
-        """Everything NMS does inside the ``with`` block, a :class:`Suppression` an image."""
-        record: list[Suppression] = []
-        self._listeners.append(record.append)
-        try:
-            yield record
-        finally:
-            self._listeners.remove(record.append)
-
-    def __call__(
-        self, trace: Trace, iou_threshold: float, limit: int, embeddings: Callable[[], Tensor] | None = None
-    ) -> Suppression:
-        """Choose among the candidates of one image; in full precision, also under autocast.
+    def __call__(self, candidates: Candidates, iou_threshold: float, limit: int = -1) -> Suppression:
+        """Choose among the candidates of one image.
 
         Args:
-            trace: of all candidates; for ODAM-NMS with what the batched path needs for the target ``class_logit``.
-            iou_threshold: of greedy NMS and ODAM-NMS (T_iou), and of Soft-NMS's linear decay.
+            candidates: of one image.
+            iou_threshold: in [0,1]; FeatureNMS has thresholds of its own.
             limit: keep at most so many; negative for all.
-            embeddings: makes the embeddings (D,E) for FeatureNMS.
+        """
+
+
+@dataclass(frozen=True)
+class GreedyNMS:
+    """Classical NMS, Detectron2's own: a candidate goes if it overlaps a better one of its class too much."""
+
+    layers = ()
+
+    def __call__(self, candidates: Candidates, iou_threshold: float, limit: int = -1) -> Suppression:
+        """Implements :class:`NMS`."""
+        with _full_precision(candidates):
+            parts = candidates.boxes, candidates.scores, candidates.classes
+            keep = greedy_nms(*parts, iou_threshold)
+            duplicates = partial(greedy_duplicates, candidates.boxes, iou_threshold)
+            return _done(candidates, iou_threshold, limit, keep, duplicates)
+
+
+@dataclass(frozen=True)
+class SoftNMS:
+    """Soft-NMS (Bodla et al., ICCV 2017): overlapping candidates lose score and go when too little is left.
+
+    Args:
+        method: decay, ``gaussian`` or ``linear``.
+        sigma: of the Gaussian decay.
+        score_threshold: candidates go whose decayed score does not exceed it.
+    """
+
+    method: str = "gaussian"
+    sigma: float = 0.5
+    score_threshold: float = 0.05
+
+    layers = ()
+
+    def __call__(self, candidates: Candidates, iou_threshold: float, limit: int = -1) -> Suppression:
+        """Implements :class:`NMS`; the IoU threshold is that of the linear decay."""
+        with _full_precision(candidates):
+            parts = candidates.boxes, candidates.scores, candidates.classes
+            keep, scores = soft_nms(*parts, self.method, self.sigma, iou_threshold, self.score_threshold)
+            return _suppression(candidates, iou_threshold, limit, keep, scores, _soft_has_no_removals)
+
+
+@dataclass(frozen=True)
+class FeatureNMS:
+    """FeatureNMS (Salscheider, ICPR 2020): where boxes overlap some, embeddings decide.
+
+    Args:
+        iou_high: IoU above which the embeddings are not asked: duplicates.
+        iou_low: IoU up to which they are not asked either: different objects.
+        distance: of embeddings below which candidates in between are duplicates.
+    """
+
+    iou_high: float = 0.9
+    iou_low: float = 0.1
+    distance: float = 1.0
+
+    layers = ()
+
+    def __call__(self, candidates: Candidates, iou_threshold: float, limit: int = -1) -> Suppression:
+        """Implements :class:`NMS`.
 
         Raises:
-            ValueError: FeatureNMS without embeddings; a head whose maps cannot be made in batches.
+            ValueError: the detector has no embedding head.
         """
-        with torch.autocast(trace.boxes.device.type, enabled=False):
-            done = self._suppress(trace, iou_threshold, limit, embeddings)
-        for listener in self._listeners:
-            listener(done)
-        return done
+        if candidates.embeddings is None:
+            raise ValueError("FeatureNMS needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train")
+        with _full_precision(candidates):
+            points = candidates.embeddings()
+            options = self.iou_high, self.iou_low, self.distance
+            keep = feature_nms(candidates.boxes, candidates.scores, candidates.classes, points, *options)
+            duplicates = partial(feature_duplicates, candidates.boxes, points, *options)
+            return _done(candidates, iou_threshold, limit, keep, duplicates, embeddings=points)
 
-    def _suppress(
-        self,
-        trace: Trace,
-        iou_threshold: float,
-        limit: int,
-        embeddings: Callable[[], Tensor] | None,
-    ) -> Suppression:
-        parts = trace.boxes, trace.scores, trace.classes
-        maps, kept_scores = None, None
-        if self.name == "greedy":
-            keep = greedy_nms(*parts, iou_threshold)
-            removals = partial(_greedy_removals, parts, keep, iou_threshold)
-        elif self.name == "soft":
-            options = self.soft_method, self.soft_sigma, iou_threshold, self.soft_score_threshold
-            keep, kept_scores = soft_nms(*parts, *options)
-            removals = _soft_has_no_removals
-        elif self.name == "feature":
-            if embeddings is None:
-                raise ValueError("FeatureNMS needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train")
-            points = embeddings()
-            options = self.feature_iou_high, self.feature_iou_low, self.feature_distance
-            keep = feature_nms(*parts, points, *options)
-            removals = partial(_feature_removals, parts, keep, points, options)
-        else:
-            maps = self.maps(trace)
+
+@dataclass(frozen=True)
+class ODAMNMS:
+    """ODAM-NMS, Algorithm 1 of the paper: candidates are duplicates if they look at the same place.
+
+    Args:
+        explain: how the candidates' maps are made; a method that takes gradients.
+        target: what the maps explain.
+        corr_high: T^h: above it boxes that overlap little are duplicates.
+        corr_low: T^l: up to it boxes that overlap much are different objects.
+        correlation: ``cosine`` or ``pearson``.
+        short_edge: cells along the image's short edge of the grid on which maps are compared.
+    """
+
+    explain: ExplainSettings = field(default_factory=lambda: ExplainSettings(path="auto"))
+    target: Target = "class_logit"
+    corr_high: float = 0.8
+    corr_low: float = 0.2
+    correlation: str = "cosine"
+    short_edge: int = 50
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layer at which maps are made."""
+        return (self.explain.layer,)
+
+    def __call__(self, candidates: Candidates, iou_threshold: float, limit: int = -1) -> Suppression:
+        """Implements :class:`NMS`.
+
+        Raises:
+            ValueError: maps that cannot be made as :attr:`explain` says.
+        """
+        with _full_precision(candidates):
+            maps = self.maps(candidates)
             options = iou_threshold, self.corr_high, self.corr_low, self.correlation
-            keep = odam_nms(*parts, maps, *options)
-            removals = partial(_odam_removals, parts, keep, maps, options)
-        kept = keep if limit < 0 else keep[:limit]
-        kept_scores = trace.scores[kept] if kept_scores is None else kept_scores[: len(kept)].to(trace.scores)
-        return Suppression(*parts, trace.image_size, kept, kept_scores, maps, removals)
+            keep = odam_nms(candidates.boxes, candidates.scores, candidates.classes, maps, *options)
+            duplicates = partial(odam_duplicates, candidates.boxes, maps, *options)
+            return _done(candidates, iou_threshold, limit, keep, duplicates, maps, self.correlation)
 
-    def maps(self, trace: Trace) -> Tensor:
-        """Heat maps of all candidates, target ``class_logit``, on the coarse grid, (D,gh,gw)."""
-        layer = "roi_pool" if trace.rois is not None else "fpn"
-        explainer = GradientExplainer(layer=layer, path="batched", memory=self.memory)
+    def maps(self, candidates: Candidates) -> Tensor:
+        """Heat maps of all candidates on the coarse grid, (D,gh,gw)."""
         with torch.enable_grad():
-            heat_maps = explainer(trace, "class_logit")
+            heat_maps = GradientExplainer.from_settings(self.explain)(candidates.trace(), self.target)
         return heat_maps.resample(self.short_edge)
 
 
-Parts = tuple[Tensor, Tensor, Tensor]
+def _full_precision(candidates: Candidates) -> torch.autocast:
+    return torch.autocast(candidates.boxes.device.type, enabled=False)
 
 
-def _greedy_removals(parts: Parts, keep: Tensor, iou_threshold: float) -> Removals:
-    return list_removals(*parts, keep, greedy_duplicates(parts[0], iou_threshold))
+def _done(
+    candidates: Candidates,
+    iou_threshold: float,
+    limit: int,
+    keep: Tensor,
+    make_duplicates: Callable[[], Duplicates],
+    maps: Tensor | None = None,
+    correlation: str = "cosine",
+    embeddings: Tensor | None = None,
+) -> Suppression:
+    """The record of an NMS in which candidates are removed by others."""
+
+    def removals() -> Removals:
+        parts = candidates.boxes, candidates.scores, candidates.classes
+        return list_removals(*parts, keep, make_duplicates(), maps, correlation, embeddings)
+
+    return _suppression(candidates, iou_threshold, limit, keep, None, removals, maps, correlation)
 
 
-def _feature_removals(parts: Parts, keep: Tensor, points: Tensor, options: tuple) -> Removals:
-    return list_removals(*parts, keep, feature_duplicates(parts[0], points, *options), embeddings=points)
-
-
-def _odam_removals(parts: Parts, keep: Tensor, maps: Tensor, options: tuple) -> Removals:
-    return list_removals(*parts, keep, odam_duplicates(parts[0], maps, *options), maps, options[-1])
+def _suppression(
+    candidates: Candidates,
+    iou_threshold: float,
+    limit: int,
+    keep: Tensor,
+    scores: Tensor | None,
+    removals: Callable[[], Removals],
+    maps: Tensor | None = None,
+    correlation: str = "cosine",
+) -> Suppression:
+    kept = keep if limit < 0 else keep[:limit]
+    kept_scores = candidates.scores[kept] if scores is None else scores[: len(kept)].to(candidates.scores)
+    parts = candidates.boxes, candidates.scores, candidates.classes, candidates.image_size
+    return Suppression(*parts, iou_threshold, kept, kept_scores, removals, maps, correlation)
 
 
 def _soft_has_no_removals() -> Removals:

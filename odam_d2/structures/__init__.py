@@ -9,7 +9,8 @@ from odam_d2.structures.heat_maps import (
     gaussian_blur,
     normalize_maps,
 )
-from odam_d2.structures.trace import Paste, RoIs, Size, Subnet, Trace
+from odam_d2.structures.predictions import Predictions
+from odam_d2.structures.trace import Paste, RankBy, Regions, Size, Subnet, Trace, by_probability
 
 __all__ = [
     "CHUNK_ELEMENTS",
@@ -17,11 +18,14 @@ __all__ = [
     "Grid",
     "HeatMaps",
     "Paste",
-    "RoIs",
+    "Predictions",
+    "RankBy",
+    "Regions",
     "Size",
     "Subnet",
     "Trace",
     "box_sides_in_cells",
+    "by_probability",
     "gaussian_blur",
     "normalize_maps",
 ]

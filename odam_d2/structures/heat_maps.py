@@ -18,7 +18,7 @@ SMOOTHING_FRACTION = 0.1
 CHUNK_ELEMENTS = 64 * 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """Maps that share one sampling grid.
 
@@ -41,6 +41,12 @@ class Grid:
     boxes: Tensor | None = None
     origin: Tensor | None = None
     level_size: Size | None = None
+
+    def __repr__(self) -> str:
+        span = "regions" if self.stride is None else f"stride {self.stride}"
+        count, height, width = self.maps.shape
+        patches = "" if self.origin is None else " patches"
+        return f"Grid({count} maps of {height} x {width}{patches}, {span})"
 
     def whole(self) -> "Grid":
         """The same maps on the whole level, zero outside their patches."""
@@ -86,7 +92,7 @@ def gaussian_blur(maps: Tensor, sigma: Tensor) -> Tensor:
     return maps
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeatMaps:
     """One non-negative heat map for each detection, registered to the image.
 
@@ -113,6 +119,10 @@ class HeatMaps:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __repr__(self) -> str:
+        height, width = self.output_size
+        return f"HeatMaps({len(self)} maps over an image of {height} x {width}; {', '.join(map(repr, self.grids))})"
 
     @property
     def stride(self) -> int:
@@ -196,7 +206,7 @@ class HeatMaps:
         """
         wanted = range(len(self)) if rows is None else rows
         position = {row: i for i, row in enumerate(wanted)}
-        out = self.boxes.new_zeros((len(position), *size))
+        out = self.boxes.new_zeros((len(position), *size), dtype=torch.float32)
         for grid in self.grids:
             kept = [i for i, row in enumerate(grid.rows.tolist()) if row in position]
             step = max(1, CHUNK_ELEMENTS // max(1, size[0] * size[1]))

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from helpers import DEVICES, make_trace
-from odam_d2.explain import METHODS, TARGETS, GradientExplainer, combine, explain, explain_together
+from odam_d2.explain import (
+    GRADIENT_METHODS,
+    TARGETS,
+    GradientExplainer,
+    combine,
+    explain,
+    explain_together,
+    target_output,
+)
 from odam_d2.explain import explainer as explainer_module
 from odam_d2.explain.gradients import detection_gradients
 from odam_d2.structures import normalize_maps
@@ -91,7 +99,12 @@ def test_gradients_equal_a_plain_loop_over_autograd():
 def test_grad_cam_is_odam_with_global_average_smoothing():
     # Phi as an ever wider Gaussian tends to the global average, up to a factor that scaling to [0,1] removes.
     trace, _ = linear_trace()
-    wide = make_trace(trace.features["p3"], trace.outputs, torch.tensor([[0.0, 0.0, 1e6, 1e6]] * 2))
+    wide = make_trace(
+        trace.features["p3"],
+        {"class_score": target_output(trace, "class_score")},
+        torch.tensor([[0.0, 0.0, 1e6, 1e6]] * 2),
+        image_size=(10**6, 10**6),
+    )
     odam = GradientExplainer("odam", smoothing="gaussian")(wide, "class_score").normalize().maps
     gradcam = GradientExplainer("gradcam")(trace, "class_score").normalize().maps
     assert torch.allclose(odam, gradcam, atol=1e-4)
@@ -113,7 +126,7 @@ def test_gaussian_smoothing_acts_on_the_gradient_before_the_product():
     features[0, 0, 2, 2] = 1.0
     features.requires_grad_()
     output = features[0, 0, 2, 2].reshape(1) * 3
-    trace = make_trace(features, {"class_score": output}, torch.tensor([[0.0, 0.0, 80.0, 80.0]]))
+    trace = make_trace(features, {"class_score": output}, torch.tensor([[0.0, 0.0, 80.0, 80.0]]), image_size=(80, 80))
     smooth = GradientExplainer(smoothing="gaussian")(trace, "class_score").maps[0]
     # Box of 10 cells, sigma 1 cell: the centre weight is the 2-D kernel's peak.
     peak = (1 / torch.exp(-0.5 * torch.arange(-20.0, 21.0) ** 2).sum()) ** 2
@@ -145,8 +158,13 @@ def test_methods_explained_together_equal_those_alone_and_share_the_backward_pas
     features = 2 * stage
     score = (weights * features).sum(dim=(1, 2, 3))
     outputs = {name: factor * score for name, factor in zip(("class_score", "x1", "y1", "x2", "y2"), (1, 2, -1, 3, 1))}
-    trace = replace(trace, outputs=outputs, features={"p3": features, "res3": stage}, strides={"p3": 8, "res3": 8})
-    explainers = {method: GradientExplainer(method) for method in METHODS}
+    trace = replace(
+        make_trace(features, outputs, BOXES),
+        features={"p3": features, "res3": stage},
+        strides={"p3": 8, "res3": 8},
+        layers=("fpn", "res3"),
+    )
+    explainers = {method: GradientExplainer(method) for method in GRADIENT_METHODS}
     explainers |= {"smooth": GradientExplainer("odam", smoothing="gaussian"), "auto": GradientExplainer(path="auto")}
     explainers |= {"stage": GradientExplainer("odam", "res3")}
     alone = {name: explainer(trace, target) for name, explainer in explainers.items()}
@@ -167,7 +185,7 @@ def test_detections_explained_together_equal_those_explained_alone():
     trace, _ = linear_trace()
     together = GradientExplainer()(trace, "class_score").maps
     for d in range(2):
-        outputs = {"class_score": trace.outputs["class_score"][d : d + 1]}
+        outputs = {"class_score": target_output(trace, "class_score")[d : d + 1]}
         alone = make_trace(trace.features["p3"], outputs, trace.boxes[d : d + 1])
         assert torch.equal(GradientExplainer()(alone, "class_score").maps[0], together[d])
 
@@ -175,12 +193,12 @@ def test_detections_explained_together_equal_those_explained_alone():
 def test_a_target_may_be_a_function_of_the_trace():
     trace, _ = linear_trace()
     named = GradientExplainer()(trace, "x2").maps
-    assert torch.equal(GradientExplainer()(trace, lambda t: t.outputs["x2"]).maps, named)
-    with pytest.raises(ValueError, match="2 detections"):
-        GradientExplainer()(trace, lambda t: t.outputs["x2"].sum())
+    assert torch.equal(GradientExplainer()(trace, lambda t: target_output(t, "x2")).maps, named)
+    with pytest.raises(ValueError, match="2 predictions"):
+        GradientExplainer()(trace, lambda t: target_output(t, "x2").sum())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRADIENT_METHODS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_detections_give_no_maps(method, target):
     features = torch.zeros(1, 1, 4, 4, requires_grad=True)

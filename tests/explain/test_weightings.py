@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from helpers import DEVICES, make_trace, random_input, tiny_fcos
-from odam_d2.explain import METHODS, TARGETS, GradientExplainer
+from helpers import DEVICES, make_trace, random_input, tiny_fcos, trace_of
+from odam_d2.explain import GRADIENT_METHODS, TARGETS, GradientExplainer
 
 # Two channels of 2 x 2 cells, and the gradient of a linear output.
 ACTIVATION = torch.tensor([[[1.0, -2.0], [3.0, 4.0]], [[1.0, 1.0], [-1.0, 2.0]]])
@@ -51,7 +51,7 @@ def test_hirescam_at_one_feature_map_is_odam_without_smoothing(device):
 
 @pytest.mark.parametrize("path", ["batched", "auto"])
 def test_hirescam_takes_the_batched_paths_of_odam(path):
-    _, trace = tiny_fcos().trace(random_input())
+    _, trace = trace_of(tiny_fcos(), random_input())
     assert len(trace) > 0
     odam, hirescam = (GradientExplainer(m, path=path)(trace, "class_logit").maps for m in ("odam", "hirescam"))
     assert torch.equal(odam, hirescam)
@@ -103,5 +103,5 @@ def test_an_unknown_method_is_refused_with_all_valid_ones():
     with pytest.raises(ValueError) as error:
         GradientExplainer("hires")
     assert "'hires'" in str(error.value)
-    for method in METHODS:
+    for method in GRADIENT_METHODS:
         assert method in str(error.value)

@@ -13,9 +13,9 @@ from detectron2.modeling import build_model
 from torch import nn
 from torchvision.ops import roi_align
 
-from helpers import random_input
+from helpers import random_input, trace_of
 from odam_d2.config import add_odam_config
-from odam_d2.explain import TARGETS, GradientExplainer, explain
+from odam_d2.explain import TARGETS, GradientExplainer, explain, target_output
 
 PROPOSALS, DETECTIONS, CLASSES = 8, 6, 3
 KINDS = ("cascade", "c4")
@@ -89,7 +89,7 @@ def trace_and_proposals(model, batch, layers=("fpn",)):
     """The trace and the proposals it was made from, (R,4)."""
     made = []
     hook = model.proposal_generator.register_forward_hook(lambda module, args, output: made.append(output[0][0]))
-    instances, trace = model.trace(batch, layers)
+    instances, trace = trace_of(model, batch, layers)
     hook.remove()
     assert len(made) == 1
     return instances, trace, made[0].proposal_boxes.tensor
@@ -150,12 +150,12 @@ def one_proposal(model, kind, features, proposal, label, size):
 
 def assert_comes_from_its_proposals(model, kind, batch, trace, proposals):
     features = feature_maps(model, batch)
-    for d, (row, label) in enumerate(zip(trace.index.tolist(), trace.classes.tolist())):
+    for d, (row, label) in enumerate(zip(trace.places.tolist(), trace.classes.tolist())):
         outputs, _, region, level = one_proposal(model, kind, features, proposals[row], label, trace.image_size)
         assert trace.scores[d].item() == pytest.approx(outputs["class_score"].item(), abs=1e-5)
         for name, output in outputs.items():
-            assert trace.outputs[name][d].item() == pytest.approx(output.item(), abs=2e-3, rel=1e-4), name
-        assert torch.allclose(trace.rois.boxes[d], region, atol=1e-3)
+            assert target_output(trace, name)[d].item() == pytest.approx(output.item(), abs=2e-3, rel=1e-4), name
+        assert torch.allclose(trace.regions.boxes[d], region, atol=1e-3)
         assert trace.levels[d] == level
 
 
@@ -164,19 +164,19 @@ def test_outputs_are_those_of_the_proposal_alone(kind):
     model, batch = detector(kind), random_input(150, 230)
     instances, trace, proposals = trace_and_proposals(model, batch)
     assert len(trace) == len(instances) == DETECTIONS
-    assert len(set(trace.index.tolist())) > 1 and len(trace.scores.unique()) > 1
+    assert len(set(trace.places.tolist())) > 1 and len(trace.scores.unique()) > 1
     assert_comes_from_its_proposals(model, kind, batch, trace, proposals)
     if kind == "cascade":
         # A detection belongs to the level that the last stage reads, not the first.
-        first = [level_of(kind, proposals[row])[0] for row in trace.index]
+        first = [level_of(kind, proposals[row])[0] for row in trace.places]
         assert first != trace.levels and len(set(trace.levels)) > 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_equal_the_detections(kind):
-    instances, trace = detector(kind).trace(random_input(150, 230))
-    assert torch.allclose(trace.outputs["class_score"], instances.scores, atol=1e-5)
-    unclipped = torch.stack([trace.outputs[name] for name in SIDES], dim=1) * torch.tensor([-1, -1, 1, 1])
+    instances, trace = trace_of(detector(kind), random_input(150, 230))
+    assert torch.allclose(target_output(trace, "class_score"), instances.scores, atol=1e-5)
+    unclipped = torch.stack([target_output(trace, name) for name in SIDES], dim=1) * torch.tensor([-1, -1, 1, 1])
     height, width = trace.image_size
     limits = torch.tensor([width, height] * 2)
     inside = (unclipped >= 0) & (unclipped <= limits)
@@ -184,7 +184,7 @@ def test_outputs_equal_the_detections(kind):
     # The image is asked for at its own size, hence the detections are in network pixels.
     found = instances.pred_boxes.tensor
     assert torch.allclose(unclipped[inside], found[inside], atol=1e-3)
-    assert torch.equal(found, trace.boxes)
+    assert torch.allclose(found, trace.clipped_boxes, atol=1e-3)
     # Where a side left the image, the detection has it on the border and the output tells how far it went.
     outside = ~inside
     border = torch.where(unclipped < 0, torch.zeros_like(unclipped), limits.expand_as(unclipped).float())
@@ -223,7 +223,7 @@ def test_sources_are_right_where_predictions_are_not_finite(monkeypatch, kind, s
     assert len(calls) == 2 and len(proposals) == PROPOSALS
     assert torch.equal(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(instances.scores, expected.scores)
-    rows = trace.index.tolist()
+    rows = trace.places.tolist()
     assert len(rows) == DETECTIONS and not set(rows) & set(broken)
     # Rows numbered after the broken ones were dropped would be other proposals.
     assert all(row > min(broken) for row in rows)
@@ -242,7 +242,7 @@ def test_maps_equal_a_loop_over_single_proposals(kind, layer, target):
     assert sorted(found) == list(range(DETECTIONS))
     features = feature_maps(model, batch)
     positive = 0
-    for d, (row, label) in enumerate(zip(trace.index.tolist(), trace.classes.tolist())):
+    for d, (row, label) in enumerate(zip(trace.places.tolist(), trace.classes.tolist())):
         outputs, pooled, _, level = one_proposal(model, kind, features, proposals[row], label, trace.image_size)
         source = {"fpn": features[level], "roi_pool": pooled}.get(layer, features.get(layer))
         (gradient,) = torch.autograd.grad(outputs[target], source, retain_graph=True)
@@ -253,7 +253,7 @@ def test_maps_equal_a_loop_over_single_proposals(kind, layer, target):
 
 
 def test_c4_has_one_layer_under_two_names():
-    _, trace = detector("c4").trace(random_input(), ("res4", "fpn"))
+    _, trace = trace_of(detector("c4"), random_input(), ("res4", "fpn"))
     maps = [GradientExplainer(layer=layer)(trace, "class_score").to_image() for layer in ("res4", "fpn")]
     assert torch.equal(*maps) and maps[0].max() > 0
 
@@ -287,7 +287,7 @@ def test_the_model_is_left_as_found(kind):
     model = used_detector(kind)
     before = state(model)
     with torch.no_grad():
-        _, trace = model.trace(random_input(), LAYERS[kind])
+        _, trace = trace_of(model, random_input(), LAYERS[kind])
         assert state(model) == before and not torch.is_grad_enabled()
         for layer in LAYERS[kind]:
             explain(trace, TARGETS, GradientExplainer(layer=layer))
@@ -313,12 +313,12 @@ def test_the_model_is_left_as_found_after_an_exception(monkeypatch, kind, where,
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(module, "forward", fails)
         with pytest.raises(RuntimeError, match="the test broke this module"):
-            model.trace(random_input(), LAYERS[kind])
+            trace_of(model, random_input(), LAYERS[kind])
         assert not torch.is_grad_enabled()
     # The first call of the head detects, the second makes the outputs with graph.
     assert len(calls) == call
     assert state(model) == before
-    _, trace = model.trace(random_input(), LAYERS[kind])
+    _, trace = trace_of(model, random_input(), LAYERS[kind])
     assert len(trace) > 0
 
 
@@ -327,7 +327,7 @@ def test_the_model_is_left_as_found_after_an_exception(monkeypatch, kind, where,
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_detections_give_an_empty_trace(kind, key, value):
-    instances, trace = detector(kind, {key: value}).trace(random_input(), LAYERS[kind])
+    instances, trace = trace_of(detector(kind, {key: value}), random_input(), LAYERS[kind])
     assert len(instances) == len(trace) == 0
     for layer in LAYERS[kind]:
         maps = explain(trace, TARGETS, GradientExplainer(layer=layer))

@@ -5,8 +5,8 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from helpers import DEVICES, AveragePyramid, random_input, small_cfg, tiny_fcos
-from odam_d2.explain import TARGETS, GradientExplainer, explain
+from helpers import DEVICES, AveragePyramid, index_in_level, random_input, small_cfg, tiny_fcos, trace_of
+from odam_d2.explain import TARGETS, GradientExplainer, explain, target_output
 from odam_d2.explain.gradients import detection_gradients
 
 
@@ -26,7 +26,7 @@ def model(request):
 def test_traced_detections_are_the_models_own(model):
     batch = [random_input()]
     (expected,) = detections(model, batch)
-    instances, trace = model.trace(batch[0])
+    instances, trace = trace_of(model, batch[0])
     assert len(expected) > 0
     assert torch.equal(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(instances.scores, expected.scores)
@@ -36,33 +36,35 @@ def test_traced_detections_are_the_models_own(model):
 
 
 def test_outputs_with_graph_equal_the_detections(model):
-    instances, trace = model.trace(random_input())
-    assert torch.allclose(trace.outputs["class_score"], instances.scores, atol=1e-6)
-    sides = torch.stack([trace.outputs[n] for n in ("x1", "y1", "x2", "y2")], dim=1) * torch.tensor([-1, -1, 1, 1])
+    instances, trace = trace_of(model, random_input())
+    assert torch.allclose(target_output(trace, "class_score"), instances.scores, atol=1e-6)
+    signed = torch.stack([target_output(trace, n) for n in ("x1", "y1", "x2", "y2")], dim=1)
+    sides = signed * torch.tensor([-1, -1, 1, 1])
     height, width = trace.image_size
     clipped = sides.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-    assert torch.allclose(clipped, trace.boxes, atol=1e-4)
+    assert torch.allclose(clipped, trace.clipped_boxes, atol=1e-4)
 
 
 def test_retinanet_score_is_the_sigmoid_of_its_logit():
     torch.manual_seed(0)
-    _, trace = build_model(small_cfg("retinanet")).eval().trace(random_input())
-    assert torch.allclose(trace.outputs["class_logit"].sigmoid(), trace.scores, atol=1e-6)
+    _, trace = trace_of(build_model(small_cfg("retinanet")).eval(), random_input())
+    assert torch.allclose(target_output(trace, "class_logit").sigmoid(), trace.scores, atol=1e-6)
 
 
 def test_fcos_score_is_the_root_of_class_times_centerness():
     model = tiny_fcos()
     captured = {}
     model.head.register_forward_hook(lambda module, args, output: captured.update(output=output))
-    _, trace = model.trace(random_input())
+    _, trace = trace_of(model, random_input())
     logits, _, centerness = captured["output"]
     for d in range(len(trace)):
         level = model.head_in_features.index(trace.levels[d])
-        y, x = divmod(trace.index[d].item(), logits[level].shape[3])
+        y, x = divmod(index_in_level(trace)[d].item(), logits[level].shape[3])
         c = trace.classes[d].item()
         expected = (logits[level][0, c, y, x].sigmoid() * centerness[level][0, 0, y, x].sigmoid()).sqrt()
         assert trace.scores[d].item() == pytest.approx(expected.item(), abs=1e-6)
-        assert trace.outputs["class_logit"][d].item() == pytest.approx(logits[level][0, c, y, x].item(), abs=1e-6)
+        logit = target_output(trace, "class_logit")[d].item()
+        assert logit == pytest.approx(logits[level][0, c, y, x].item(), abs=1e-6)
 
 
 def test_retinanet_index_counts_anchors_fastest():
@@ -70,12 +72,12 @@ def test_retinanet_index_counts_anchors_fastest():
     model = build_model(small_cfg("retinanet")).eval()
     captured = {}
     model.head.register_forward_hook(lambda module, args, output: captured.update(output=output))
-    _, trace = model.trace(random_input())
+    _, trace = trace_of(model, random_input())
     logits = captured["output"][0]
     anchors = logits[0].shape[1] // model.num_classes
     for d in range(len(trace)):
         level = model.head_in_features.index(trace.levels[d])
-        place, a = divmod(trace.index[d].item(), anchors)
+        place, a = divmod(index_in_level(trace)[d].item(), anchors)
         y, x = divmod(place, logits[level].shape[3])
         logit = logits[level][0, a * model.num_classes + trace.classes[d].item(), y, x]
         assert logit.sigmoid().item() == pytest.approx(trace.scores[d].item(), abs=1e-6)
@@ -85,7 +87,7 @@ def test_retinanet_index_counts_anchors_fastest():
 def test_gradients_equal_a_backward_pass_of_the_whole_detector(model, layer):
     """One at a time, through the plain detector: no trace, no leaves, no steps."""
     batch = random_input()
-    _, trace = model.trace(batch, (layer,))
+    _, trace = trace_of(model, batch, (layer,))
     captured = {}
     hooks = [model.head.register_forward_hook(lambda m, args, output: captured.update(head=output, levels=args[0]))]
     if layer != "fpn":
@@ -97,10 +99,10 @@ def test_gradients_equal_a_backward_pass_of_the_whole_detector(model, layer):
         hook.remove()
     logits = captured["head"][0]
     anchors = logits[0].shape[1] // model.num_classes
-    found = list(detection_gradients(trace, trace.outputs["class_logit"], layer))
+    found = list(detection_gradients(trace, target_output(trace, "class_logit"), layer))
     for d, (gradient, activation) in enumerate(found):
         level = model.head_in_features.index(trace.levels[d])
-        place, a = divmod(trace.index[d].item(), anchors)
+        place, a = divmod(index_in_level(trace)[d].item(), anchors)
         y, x = divmod(place, logits[level].shape[3])
         logit = logits[level][0, a * model.num_classes + trace.classes[d].item(), y, x]
         source = captured["levels"][level] if layer == "fpn" else captured[layer]
@@ -115,7 +117,7 @@ def test_backbone_runs_once_however_much_is_explained(device):
     model = tiny_fcos().to(device)
     for layers in (("fpn",), ("res3", "res4", "res5", "fpn")):
         model.backbone.bottom_up.calls = 0
-        _, trace = model.trace(random_input(), layers)
+        _, trace = trace_of(model, random_input(), layers)
         for layer in layers:
             explain(trace, TARGETS, GradientExplainer(layer=layer))
         assert len(trace) > 1
@@ -127,7 +129,6 @@ def state_of(model):
         [m.training for m in model.modules()],
         [(p.requires_grad, p.grad is None) for p in model.parameters()],
         [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
-        model._recording,
         id(model.backbone.bottom_up),
     )
 
@@ -137,7 +138,7 @@ def test_model_is_left_as_found(layers):
     model = tiny_fcos().train()
     next(model.parameters()).requires_grad_(False)
     before = state_of(model)
-    _, trace = model.trace(random_input(), layers)
+    _, trace = trace_of(model, random_input(), layers)
     explain(trace, ["class_score", "x1"], GradientExplainer(layer=layers[0]))
     assert state_of(model) == before
 
@@ -154,22 +155,22 @@ def test_model_is_left_as_found_after_an_exception(layers, broken, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(model.get_submodule(broken), "forward", fail)
         with pytest.raises(RuntimeError, match="on purpose"):
-            model.trace(random_input(), layers)
+            trace_of(model, random_input(), layers)
     assert state_of(model) == before
 
 
 def test_tracing_works_under_no_grad_and_says_so_under_inference_mode():
     model = tiny_fcos()
     with torch.no_grad():
-        _, trace = model.trace(random_input())
+        _, trace = trace_of(model, random_input())
         assert GradientExplainer()(trace, "class_score").maps.abs().sum() > 0
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
-        model.trace(random_input())
+        trace_of(model, random_input())
 
 
 def test_no_detections_give_an_empty_trace(model):
     model.test_score_thresh = 1.0
-    instances, trace = model.trace(random_input(), ("fpn", "res4"))
+    instances, trace = trace_of(model, random_input(), ("fpn", "res4"))
     assert len(instances) == len(trace) == 0
     for layer in ("fpn", "res4"):
         maps = explain(trace, TARGETS, GradientExplainer(layer=layer))
@@ -180,10 +181,10 @@ def test_images_of_a_batch_are_detected_and_explained_as_one_by_one(model):
     first, second = random_input(seed=1), random_input(seed=2)
     together = detections(model, [first, second])
     for batch, expected in zip((first, second), together):
-        instances, trace = model.trace(batch)
+        instances, trace = trace_of(model, batch)
         assert torch.allclose(instances.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
         maps = GradientExplainer()(trace, "class_score").maps
-        _, alone = model.trace(batch, keep=lambda found: torch.tensor([1]))
+        _, alone = trace_of(model, batch, keep=lambda found: torch.tensor([1]))
         assert torch.allclose(GradientExplainer()(alone, "class_score").to_image()[0], maps_at(trace, 1), atol=1e-6)
         assert len(maps) == len(instances)
 
@@ -193,10 +194,10 @@ def maps_at(trace, row):
 
 
 def test_a_chosen_detection_has_the_map_it_has_among_all(model):
-    _, everything = model.trace(random_input())
+    _, everything = trace_of(model, random_input())
     maps = GradientExplainer()(everything, "x2").to_image()
     chosen = torch.tensor([2, 0])
-    instances, trace = model.trace(random_input(), keep=lambda found: chosen)
+    instances, trace = trace_of(model, random_input(), keep=lambda found: chosen)
     assert torch.allclose(GradientExplainer()(trace, "x2").to_image(), maps[chosen], atol=1e-5)
     assert torch.equal(instances.scores, everything.scores[chosen])
 
@@ -218,7 +219,7 @@ def test_map_lies_on_the_bright_spot_to_less_than_a_pixel(place, zoom):
     image[:, y : y + 8, x : x + 8] = 255.0
     model = tiny_fcos(num_classes=1, backbone=AveragePyramid(), head=BlobHead(), head_in_features=["p3"]).eval()
     batch = {"image": image, "height": 100 * zoom, "width": 150 * zoom}
-    _, trace = model.trace(batch, keep=lambda found: torch.tensor([0]))
+    _, trace = trace_of(model, batch, keep=lambda found: torch.tensor([0]))
     heat = GradientExplainer()(trace, "class_score").to_image()[0]
     assert tuple(heat.shape) == (100 * zoom, 150 * zoom)
     assert torch.allclose(heat.amax(dim=1) / heat.max(), tent(100, y, zoom), atol=1e-4)
@@ -236,4 +237,4 @@ def tent(side, start, zoom):
 
 def test_unknown_layers_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match="'roi_pool'.*res3, res4, res5, fpn"):
-        tiny_fcos().trace(random_input(), ("roi_pool",))
+        trace_of(tiny_fcos(), random_input(), ("roi_pool",))

@@ -150,5 +150,5 @@ def test_no_detections_give_empty_maps_of_the_right_shape():
 
 def test_trace_whose_parts_disagree_is_refused():
     features = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(ValueError, match="class_score.*3"):
+    with pytest.raises(ValueError, match="class_vectors.*3"):
         make_trace(features, {"class_score": torch.zeros(3)}, torch.zeros(2, 4))

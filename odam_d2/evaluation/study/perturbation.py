@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from odam_d2.evaluation.metrics.specification import ScoreOf, match_score
-from odam_d2.modeling.proposals import class_predictions
+from odam_d2.explain.masks.black_box import class_predictions
 from odam_d2.predictor import ODAMPredictor
 
 

@@ -67,6 +67,12 @@ class Record:
         _append(self._part, line + "\n")
         _append(self.folder / "objects.csv", _to_csv(entry["rows"]))
 
+    def reset(self) -> None:
+        """Drop everything this process has measured."""
+        self.entries = {}
+        self._part.write_text("", encoding="utf-8")
+        self.write_rows(())
+
     def write_rows(self, entries: Iterable[Entry]) -> None:
         """Write ``objects.csv`` anew, in the order of the entries."""
         rows = [row for entry in entries for row in entry["rows"]]

@@ -10,10 +10,9 @@ from odam_d2.evaluation.study.examples import ExampleStore
 from odam_d2.evaluation.study.record import Entry, write_text
 from odam_d2.evaluation.study.settings import COUNTS, METRICS, ExplanationSettings
 from odam_d2.evaluation.study.tables import summarize, write_tables
-from odam_d2.explain import BLACK_BOX
 
 # Of the settings, what a reader of the tables wants to know.
-SHOWN = ("target", "features", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
+SHOWN = ("target", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
 
 
 def write_results(
@@ -71,7 +70,9 @@ def _told(settings: ExplanationSettings) -> dict[str, Any]:
     told = {key: everything[key] for key in SHOWN if everything[key] not in (None, [])}
     if any(METRICS[name].needs_runs for name in settings.metrics):
         told |= {"protocol": settings.protocol, "steps": settings.steps}
-    return told | ({"drise_masks": settings.drise_masks} if BLACK_BOX in settings.methods else {})
+    explain = settings.explain
+    told |= {"layer": explain.layer, "smoothing": explain.smoothing, "path": explain.path}
+    return told | ({"drise_masks": explain.drise_masks} if "drise" in settings.methods else {})
 
 
 def _objects(counts: Mapping[str, Any]) -> str:

@@ -18,7 +18,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from torch import Tensor
 
 from odam_d2.data.objects import ImageObjects, load_objects
 from odam_d2.evaluation.metrics.localization import CheckedMap
@@ -33,6 +32,7 @@ from odam_d2.evaluation.study.selection import match_objects
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.study.sources import Progress, Scene, make_sources, map_file
 from odam_d2.modeling.checkpoint import weights_sha256
+from odam_d2.modeling.observing import ObservingModel
 from odam_d2.predictor import ODAMPredictor
 
 # (image id, annotation id).
@@ -43,6 +43,9 @@ CURVES = ("vea_curve", "deletion_curve", "insertion_curve")
 
 class ExplanationEvaluator(DatasetEvaluator):
     """Explains the well-detected objects of a dataset by several methods and measures the maps.
+
+    With Detectron2's ``inference_on_dataset`` use :attr:`model`, whose outputs carry what explains them: every image is
+    then detected once. ``reset()``, which that function calls first, begins anew; without it a run goes on.
 
     An object is well detected if one of the detector's own detections (after its NMS, the best 100) of its class has a
     score and an IoU with it above the thresholds; greedily by IoU, one to one. All methods explain the same objects.
@@ -114,26 +117,33 @@ class ExplanationEvaluator(DatasetEvaluator):
         """The images to process, in the dataset's order."""
         return list(self._images)
 
-    def reset(self) -> None:
-        """Keeps what is measured: a run goes on from what its output folder holds."""
+    @property
+    def model(self) -> ObservingModel:
+        """The detector with outputs that :meth:`process` need not detect anew."""
+        return ObservingModel(self._predictor.model, (self._settings.explain.layer,))
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Any] = ()) -> None:
+    def reset(self) -> None:
+        """Forget what was measured, in the output folder too."""
+        self._record.reset()
+        self.summary = {}
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]] = ()) -> None:
         """Explain and measure the objects of some images; those that are finished already are passed over.
 
         Args:
             inputs: of the model; reads ``image_id`` alone, as the image is read at its full size.
-            outputs: not looked at: tracing detects anew.
+            outputs: of :attr:`model`. Those of another model, or none, make the detector run again.
 
         Raises:
             ValueError: an image that is unreadable or of another size than annotated; a map that is not finite or of
                 another size; an image that is not in the dataset.
         """
-        for one in inputs:
+        for number, one in enumerate(inputs):
             image_id = str(one["image_id"])
             if image_id not in self._images:
                 raise ValueError(f"image {image_id} is none of the {len(self._images)} images of {self._dataset}")
             if image_id not in self._record.entries:
-                self._explain(self._images[image_id])
+                self._explain(self._images[image_id], outputs[number] if outputs else {})
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Put together what all processes have measured, and write it.
@@ -162,9 +172,9 @@ class ExplanationEvaluator(DatasetEvaluator):
             for method in self._settings.names
         )
 
-    def _explain(self, objects: ImageObjects) -> None:
+    def _explain(self, objects: ImageObjects, output: Mapping[str, Any]) -> None:
         image = objects.read_image()
-        pairs, detections, scene = self._find(objects, image)
+        pairs, detections, scene = self._find(objects, image, output)
         rows, small = self._measure(objects, pairs, detections, scene, image) if pairs else ([], None)
         entry = {"image_id": objects.image_id, "size": list(objects.size), "objects": int((~objects.crowd).sum())}
         # First the numbers: a run that stops in between may lack a picture.
@@ -196,18 +206,21 @@ class ExplanationEvaluator(DatasetEvaluator):
         # The middles of equal parts.
         return {every[(2 * i + 1) * len(every) // (2 * count)] for i in range(count)}
 
-    def _find(self, objects: ImageObjects, image: np.ndarray) -> tuple[list[int], Instances, Scene]:
+    def _find(
+        self, objects: ImageObjects, image: np.ndarray, output: Mapping[str, Any]
+    ) -> tuple[list[int], Instances, Scene | None]:
         """Rows of the objects to explain, their detections in the same order, and what explainers need of them."""
-        pairs: list[int] = []
-
-        def keep(found: Instances) -> Tensor:
-            matched = self._match(objects, found)
-            if self._chosen is not None:
-                matched = [pair for pair in matched if (objects.image_id, objects.ids[pair[0]]) in self._chosen]
-            pairs.extend(row for row, _ in matched)
-            return torch.tensor([detection for _, detection in matched], dtype=torch.int64, device=found.scores.device)
-
-        detections, trace = self._predictor.trace(image, (self._settings.features,), keep)
+        if self._chosen is not None and not any((objects.image_id, name) in self._chosen for name in objects.ids):
+            return [], Instances(objects.size), None
+        if "observation" not in output:
+            (output,) = self.model([self._predictor.model_input(image)])
+        found = output["instances"]
+        matched = self._match(objects, found)
+        if self._chosen is not None:
+            matched = [pair for pair in matched if (objects.image_id, objects.ids[pair[0]]) in self._chosen]
+        pairs = [row for row, _ in matched]
+        detections = found[torch.tensor([detection for _, detection in matched], dtype=torch.int64)]
+        trace = output["observation"].trace_detections(output["image"], detections)
         scene = Scene(objects.image_id, [objects.ids[row] for row in pairs], objects.size, trace)
         return pairs, detections.to("cpu"), scene
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from odam_d2.evaluation.metrics.matching import box_iou
-from odam_d2.explain import GradientExplainer, explain_together
-from odam_d2.modeling.replay import cascade, same_detections
+from odam_d2.evaluation.study.randomization import cascade
+from odam_d2.explain import GradientExplainer, Target, explain_together
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import Trace
 
@@ -64,7 +64,7 @@ def check_image(
     image_bgr: np.ndarray,
     explainers: Mapping[str, GradientExplainer],
     results: Mapping[str, SanityResult],
-    target: str = "class_score",
+    target: Target = "class_score",
     score_threshold: float = 0.3,
     max_detections: int = 5,
     seed: int = 0,
@@ -85,20 +85,22 @@ def check_image(
         ValueError: a map is not finite.
     """
     layers = tuple({explainer.layer for explainer in explainers.values()})
-    with same_detections(predictor.model):
-        _, trace = predictor.trace(image_bgr, layers, lambda found: (found.scores > score_threshold).nonzero()[:, 0])
-        if not len(trace):
-            return
-        original = _coarse_maps(trace, target, explainers)
-        pairs = neighbour_pairs(trace.boxes.cpu().numpy(), trace.classes.cpu().numpy())
-        for name, maps in original.items():
-            results[name].neighbours += [cosine(maps[i], maps[j]) for i, j in pairs]
-        kept = list(range(min(max_detections, len(trace))))
-        with cascade(predictor.model, seed) as groups:
-            for group in groups:
-                _, trace = predictor.trace(image_bgr, layers, kept)
-                for name, maps in _coarse_maps(trace, target, explainers).items():
-                    _compare(results[name], group, original[name], maps)
+    observation = predictor.observe([image_bgr], layers)
+    (found,) = observation.detections()
+    trace = observation.trace_detections(0, found[found.scores > score_threshold])
+    if not len(trace):
+        return
+    original = _coarse_maps(trace, target, explainers)
+    pairs = neighbour_pairs(trace.clipped_boxes.cpu().numpy(), trace.classes.cpu().numpy())
+    for name, maps in original.items():
+        results[name].neighbours += [cosine(maps[i], maps[j]) for i, j in pairs]
+    places, classes = trace.places[:max_detections], trace.classes[:max_detections]
+    with cascade(predictor.model, seed) as groups:
+        for group in groups:
+            # The same places and classes, whatever the detector would find by now.
+            again = predictor.observe([image_bgr], layers, places_of=observation)
+            for name, maps in _coarse_maps(again.trace(0, places, classes), target, explainers).items():
+                _compare(results[name], group, original[name], maps)
 
 
 def neighbour_pairs(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, int]]:
@@ -176,7 +178,7 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _coarse_maps(trace: Trace, target: str, explainers: Mapping[str, GradientExplainer]) -> dict[str, np.ndarray]:
+def _coarse_maps(trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer]) -> dict[str, np.ndarray]:
     """Maps (D,gh,gw) by method."""
     found = explain_together(trace, target, explainers)
     return {name: maps.resample().cpu().numpy().astype(np.float64) for name, maps in found.items()}

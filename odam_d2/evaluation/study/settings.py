@@ -1,11 +1,11 @@
 """What an evaluation of explanations measures: the metrics by name, and the settings that its numbers depend on."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odam_d2.explain import ALL_METHODS, BLACK_BOX, check_methods, check_targets
+from odam_d2.explain import METHODS, ExplainSettings, check_methods, check_targets
 
 PROTOCOLS = ("paper", "authors")
 # In summary.json beside the methods.
@@ -75,18 +75,18 @@ class ExplanationSettings:
     """Everything about the measuring that changes its numbers.
 
     Args:
-        methods: names of :data:`odam_d2.explain.ALL_METHODS`.
+        methods: names of :data:`odam_d2.explain.METHODS`.
         map_folders: folders of maps that another tool made, each a method of its own with the folder's name. They hold
             ``<image id>_<annotation id>.npy``, float, of the image's size.
         metrics: names of :data:`METRICS`. The cheap ones are worked out in any case.
         target: what gradient methods explain, a name of :data:`odam_d2.explain.TARGETS`. D-RISE has no target.
-        features: layer of the gradient methods.
+        explain: how they explain it: layer, smoothing, path, and D-RISE's number of masks. Its method and seed are not
+            looked at.
         iou_threshold: objects are explained whose detection has a larger IoU with them.
         score_threshold: and a higher score. The detector's own threshold applies before.
         protocol: of Deletion and Insertion, ``paper`` or ``authors``, see
             :func:`odam_d2.evaluation.metrics.specification.perturbation_scores`.
         steps: of Deletion and Insertion, 100 in the paper; with ``authors`` a multiple of 10.
-        drise_masks: masks of D-RISE, 5000 in the paper.
         seed: of D-RISE's masks and Deletion's random values.
         max_images: the dataset's first images alone; default all.
         max_objects: an even choice of so many of the well-detected objects; default all.
@@ -95,27 +95,26 @@ class ExplanationSettings:
         ValueError: an unknown name (the valid ones are listed), a name twice, no method, or a number out of its range.
     """
 
-    methods: tuple[str, ...] = ("odam", "gradcam", "gradcam++", BLACK_BOX)
+    methods: tuple[str, ...] = ("odam", "gradcam", "gradcam++", "drise")
     map_folders: tuple[str, ...] = ()
     metrics: tuple[str, ...] = CHEAP
     target: str = "class_score"
-    features: str = "fpn"
+    explain: ExplainSettings = field(default_factory=ExplainSettings)
     iou_threshold: float = 0.9
     score_threshold: float = 0.1
     protocol: str = "paper"
     steps: int = 100
-    drise_masks: int = 5000
     seed: int = 0
     max_images: int | None = None
     max_objects: int | None = None
 
     def __post_init__(self) -> None:
-        check_methods(self.methods, ALL_METHODS)
+        check_methods(self.methods)
         choose_metrics(self.metrics)
         check_targets([self.target])
         names = self.names
         if not names:
-            raise ValueError(f"no method was named; valid methods are {', '.join(ALL_METHODS)}")
+            raise ValueError(f"no method was named; valid methods are {', '.join(METHODS)}")
         twice = [name for name in names if names.count(name) > 1 or name == COUNTS]
         if twice:
             raise ValueError(f"each method needs a name of its own, other than {COUNTS}; {twice[0]!r} is not")
@@ -127,9 +126,8 @@ class ExplanationSettings:
         step = 10 if self.protocol == "authors" else 1
         if self.steps < 1 or self.steps % step:
             raise ValueError(f"steps is {self.steps}; it must be a positive multiple of {step}")
-        if self.drise_masks < 1 or self.seed < 0:
-            raise ValueError(f"drise_masks is {self.drise_masks} and seed {self.seed}; need at least 1 and 0")
-
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
         for name in ("max_images", "max_objects"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

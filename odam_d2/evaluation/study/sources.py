@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from odam_d2.evaluation.study.settings import ExplanationSettings
-from odam_d2.explain import BLACK_BOX, DRISE, DRISEState, GradientExplainer, explain_together
+from odam_d2.explain import GRADIENT_METHODS, BlackBoxExplainer, DRISEState, GradientExplainer, explain_together
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import HeatMaps, Trace
 
@@ -76,12 +76,12 @@ def make_sources(
         ValueError: a layer that the detector does not have.
         FileNotFoundError: a folder of maps does not exist.
     """
-    predictor.check_features((settings.features,))
+    predictor.check_layers((settings.explain.layer,))
     shared = _GradientMethods(predictor, settings)
     own = [
-        DRISEMaps(predictor, settings, batch, output / "drise", progress)
-        if name == BLACK_BOX
-        else GradientMaps(name, shared)
+        GradientMaps(name, shared)
+        if name in GRADIENT_METHODS
+        else DRISEMaps(predictor, settings, batch, output / name, progress)
         for name in settings.methods
     ]
     return [*own, *(FolderMaps(Path(folder)) for folder in settings.map_folders)]
@@ -91,12 +91,11 @@ class _GradientMethods:
     """All gradient methods on one image: they share its gradients, which take most of the time."""
 
     def __init__(self, predictor: ODAMPredictor, settings: ExplanationSettings):
-        options = predictor.cfg.ODAM.EXPLAIN
-        self._target = settings.target
+        (self._target,) = predictor.resolve_targets(settings.target)
         self._explainers = {
-            name: GradientExplainer(name, settings.features, "none", options.PATH, options.MEMORY)
+            name: GradientExplainer.from_settings(replace(settings.explain, method=name))
             for name in settings.methods
-            if name != BLACK_BOX
+            if name in GRADIENT_METHODS
         }
         self._trace: Trace | None = None
         self._maps: dict[str, HeatMaps] = {}
@@ -113,12 +112,11 @@ class _GradientMethods:
 
 
 class GradientMaps(MapSource):
-    """Maps of a gradient method, without smoothing, as the paper's numbers have it.
+    """Maps of a gradient method.
 
     Args:
         name: of the method.
-        shared: all gradient methods; the detector's config says whether they take the batched path
-            (``ODAM.EXPLAIN.PATH``).
+        shared: all gradient methods.
     """
 
     def __init__(self, name: str, shared: _GradientMethods):
@@ -155,14 +153,14 @@ class DRISEMaps(MapSource):
         folder: Path,
         progress: Progress | None = None,
     ):
-        super().__init__(BLACK_BOX)
-        self._predictor, self._folder, self._progress = predictor, folder, progress
-        self._drise = DRISE(settings.drise_masks, batch=batch, seed=settings.seed)
+        super().__init__("drise")
+        self._detector, self._folder, self._progress = predictor.model, folder, progress
+        self._explain = replace(settings.explain, method=self.name, drise_batch=batch, drise_seed=settings.seed)
 
     def maps(self, scene: Scene) -> Iterator[np.ndarray | None]:
         """Implements :class:`MapSource`."""
         path = self._folder / f"{file_stem(scene.image_id)}.pth"
-        state = _load_state(path, scene.trace.boxes)
+        state = _load_state(path, scene.trace.clipped_boxes)
         saved = time.monotonic()
 
         def after_batch(done: int, total: int) -> None:
@@ -174,7 +172,7 @@ class DRISEMaps(MapSource):
                 saved = time.monotonic()
 
         try:
-            heat_maps = self._predictor.black_box(self._drise, after_batch)(scene.trace, state=state)
+            heat_maps = BlackBoxExplainer(self._detector, self._explain, after_batch)(scene.trace, state=state)
         except BaseException:
             # Also Ctrl-C: the next run goes on from here.
             if state.done:

@@ -116,8 +116,12 @@ def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded]
     size = tuple(features.shape[-2:])
     conv, values = trace.subnets[0].predictors[0]
     anchors = conv.out_channels // values.shape[1]
-    cell = trace.index[rows] // anchors
-    y, x, anchor = cell // size[1], cell % size[1], trace.index[rows] % anchors
+    # Places are numbered over all levels, fine to coarse, anchors fastest.
+    seen = list(trace.subnets[0].seen)
+    before = sum(trace.features[name][0, 0].numel() for name in seen[: seen.index(level)]) * anchors
+    index = trace.places[rows] - before
+    cell = index // anchors
+    y, x, anchor = cell // size[1], cell % size[1], index % anchors
 
     towers = [ReversedTower(subnet, level, features, radius, plan) for subnet, _ in seeded]
     side = 2 * radius + 1

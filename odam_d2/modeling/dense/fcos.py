@@ -1,22 +1,24 @@
-"""FCOS that remembers where each detection came from."""
+"""FCOS that can be asked why."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from torch import Tensor, nn
 
-from odam_d2.modeling.dense.observation import DenseTracing
+from odam_d2.modeling.dense.detector import ExplainableDense
+from odam_d2.modeling.dense.observation import Outputs
 from odam_d2.modeling.embedding import EmbeddingDense, dense_embedding_arguments
 from odam_d2.modeling.ignore import IgnoringFCOS
-from odam_d2.nms.build import build_nms
+from odam_d2.modeling.nms import detector_nms
 
 
 @META_ARCH_REGISTRY.register()
-class ODAMFCOS(EmbeddingDense, IgnoringFCOS, DenseTracing, FCOS):
-    """Detectron2's :class:`FCOS` with :meth:`trace` and yaml keys (``MODEL.FCOS``); same parameters and detections."""
+class ODAMFCOS(EmbeddingDense, IgnoringFCOS, ExplainableDense, FCOS):
+    """Detectron2's :class:`FCOS`, same parameters and detections, with :meth:`observe` and yaml keys ``MODEL.FCOS``."""
 
     @configurable
     def __init__(self, **kwargs: Any):
@@ -48,7 +50,7 @@ class ODAMFCOS(EmbeddingDense, IgnoringFCOS, DenseTracing, FCOS):
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "nms": build_nms(cfg),
+            "nms": detector_nms(cfg, cls.batched_layer),
             **dense_embedding_arguments(cfg, shapes, 1, fcos.NORM),
         }
 
@@ -63,7 +65,12 @@ class ODAMFCOS(EmbeddingDense, IgnoringFCOS, DenseTracing, FCOS):
             predictors[2] = self.head.ctrness
         return subnets
 
-    def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """sqrt(class probability * centerness), (D,)."""
+    def read_outputs(self, logits: Tensor, others: Sequence[Tensor]) -> Outputs:
+        """Its objectness is the centerness."""
         (centerness,) = others
-        return (logits.sigmoid() * centerness[:, 0].sigmoid()).sqrt()
+        return Outputs(logits.sigmoid(), centerness[..., 0].sigmoid())
+
+    @staticmethod
+    def rank_by(probability: Tensor, objectness: Tensor) -> Tensor:
+        """sqrt(class probability * centerness)."""
+        return torch.sqrt(probability * objectness)

@@ -1,147 +1,199 @@
-"""Tracing of dense detectors: which level and which location each detection comes from, and its outputs with graph.
+"""One forward pass of a dense detector, and every question to it.
 
-Shapes: D detections, A anchors per location, K classes, R = sum of Hl*Wl*A over the levels.
+A place is an anchor at a location: the flat index over the levels, fine to coarse, in the order of Detectron2's
+predictions, ``(y * Wl + x) * A + a`` within a level.
+
+Shapes: N images, L places, D predictions, A anchors per location, K classes, V values an output has at an anchor,
+(Hl,Wl) level.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances
-from torch import Tensor
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
 
-from odam_d2.modeling.dense.detector import SOURCE_FIELDS, DenseNMS
-from odam_d2.modeling.explainable import (
-    Keep,
-    Tracing,
-    check_layers,
-    inference_with_graph,
-    join,
-    leaf_features,
-    stage_names,
-    take_fields,
-)
-from odam_d2.structures import Subnet, Trace
+from odam_d2.modeling.explainable import Observation, check_predictions
+from odam_d2.modeling.features import ImageFeatures, Seen, join
+from odam_d2.nms.candidates import Candidates
+from odam_d2.structures import Predictions, Subnet, Trace
 
-# Fields that ride on Detectron2's Instances through NMS and post-processing while a detector is traced.
-_TRACED_FIELDS = (*SOURCE_FIELDS, "network_boxes")
+if TYPE_CHECKING:
+    from odam_d2.modeling.dense.detector import ExplainableDense
 
 
-class DenseTracing(Tracing, DenseNMS):
-    """Mixin for :class:`DenseDetector` subclasses whose detections can be explained.
+class Outputs(NamedTuple):
+    """What a head's outputs mean.
 
-    Subclasses say how the head's outputs become a score (:meth:`class_scores`) and how many values each output has
-    at an anchor (:meth:`output_sizes`). Untraced and with greedy NMS, every method is Detectron2's own.
+    Args:
+        class_vectors: probabilities of the classes, (...,K).
+        objectness: of a detector that has one, (...).
     """
 
-    def class_scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """What the detector ranks by.
+    class_vectors: Tensor
+    objectness: Tensor | None = None
 
-        Args:
-            logits: class logit of each detection, (D,).
-            others: the head's outputs after the box deltas, at the same locations, each (D,values).
 
-        Returns:
-            (D,).
-        """
-        return logits.sigmoid()
+class DenseObservation(Observation):
+    """What one forward pass of a dense detector leaves behind.
 
-    @property
-    def layers(self) -> list[str]:
-        """Layers this detector can be explained at."""
-        return [*stage_names(self.backbone), "fpn"]
+    Args:
+        detector: whose it is.
+        layers: at which predictions can be explained.
+        images: the padded batch.
+        features: of every image, what the head read among them.
+        predictions: what the head returned, with graph where there are layers: for each output a list over the levels,
+            (N,A*V,Hl,Wl).
+        seen: what the towers' modules returned, see :meth:`ExplainableDense.recording_towers`; None: not recorded, the
+            head cannot be run in reverse.
+        inputs: as in :class:`Observation`.
+        evaluation: as in :class:`Observation`.
+        places_of: see :class:`odam_d2.modeling.explainable.ExplainableDetector`.
 
-    def trace_batch(
-        self, batched_inputs: Sequence[dict], layers: Sequence[str] = ("fpn",), keep: Keep | None = None
-    ) -> list[tuple[Instances, Trace]]:
-        """Implements :meth:`odam_d2.modeling.explainable.Tracing.trace_batch`."""
-        check_layers(layers, self.layers)
-        with inference_with_graph(self), self.watching_towers():
-            images = self.preprocess_image(batched_inputs)
-            features, strides = leaf_features(self.backbone, images.tensor, layers)
-            pyramid = [join(features, name) for name in self.head_in_features]
-            predictions = self.head(pyramid)
-            traced = []
-            for i, instances in enumerate(self._detect(batched_inputs, images, pyramid, predictions)):
-                if keep is not None:
-                    instances = instances[keep(instances)]
-                sources = take_fields(instances, _TRACED_FIELDS)
-                rows = self._rows([[level[i : i + 1] for level in output] for output in predictions], pyramid, sources)
-                trace = Trace(
-                    boxes=sources["network_boxes"],
-                    scores=instances.scores,
-                    classes=instances.pred_classes,
-                    outputs=self._outputs(rows, instances.pred_classes),
-                    features={**{f: features[i].outputs[f] for f in self.head_in_features}, **features[i].stages},
-                    strides=strides,
-                    levels=[self.head_in_features[level] for level in sources["source_level"].tolist()],
-                    index=sources["source_index"],
-                    image_size=images.image_sizes[i],
-                    padded_size=tuple(images.tensor.shape[-2:]),
-                    output_size=instances.image_size,
-                    subnets=tuple(self._subnets(i, rows)),
-                    pixels=batched_inputs[i]["image"],
-                )
-                traced.append((instances, trace))
-        return traced
+    Raises:
+        ValueError: another number of places than ``places_of`` has.
+    """
 
-    @torch.no_grad()
-    def _detect(self, batched_inputs, images, pyramid, predictions) -> list[Instances]:
-        """Detectron2's inference on a copy of the outputs, which it overwrites, with bookkeeping fields."""
-        copies = [[x.detach().clone() for x in output] for output in predictions]
-        self._recording = True
-        try:
-            results = self.forward_inference(images, pyramid, copies)
-        finally:
-            self._recording = False
-        found = []
-        for result, batched_input, (height, width) in zip(results, batched_inputs, images.image_sizes):
-            boxes = result.pred_boxes.clone()
-            # Dense detectors clip only when they scale to the output size.
-            boxes.clip((height, width))
-            result.network_boxes = boxes.tensor
-            size = batched_input.get("height", height), batched_input.get("width", width)
-            found.append(detector_postprocess(result, *size))
-        return found
+    def __init__(
+        self,
+        detector: "ExplainableDense",
+        layers: Sequence[str],
+        images: ImageList,
+        features: Sequence[ImageFeatures],
+        predictions: Sequence[Sequence[Tensor]],
+        seen: Seen | None = None,
+        inputs: Sequence[dict[str, Any]] = (),
+        evaluation: bool = True,
+        places_of: Observation | None = None,
+    ):
+        super().__init__(detector, layers, images.image_sizes, images.tensor.shape[-2:], inputs, evaluation)
+        self._features, self._head_outputs, self._seen = features, predictions, seen
+        self._levels = list(detector.head_in_features)
+        self._pyramid = [join(features, name) for name in self._levels]
+        self._anchors = detector.anchor_generator(self._pyramid)
+        counts = torch.tensor([len(level) for level in self._anchors])
+        self._ends = counts.cumsum(0).to(self._pyramid[0].device)
+        self._first = self._ends - counts.to(self._ends)
+        self.num_places = int(self._ends[-1])
+        others = getattr(places_of, "num_places", self.num_places)
+        if others != self.num_places:
+            raise ValueError(f"these images have {self.num_places} places, but {others} in the other observation")
 
-    def _rows(self, predictions, pyramid, sources: dict) -> tuple[Tensor, ...]:
-        """The detections' anchors (D,4), then every output of the head at them, (D,values) with graph."""
-        outputs = self._transpose_dense_predictions(predictions, self.output_sizes())
-        anchors = [a.tensor for a in self.anchor_generator(pyramid)]
-        levels, index = sources["source_level"], sources["source_index"]
-        # Gathered level by level: the graph of a detection must not touch the levels it does not come from.
-        rows = [(levels == level).nonzero()[:, 0] for level in range(len(pyramid))]
+    def outputs(self, image: int) -> list[list[Tensor]]:
+        """The head's outputs at the places of an image: for each output a list over the levels, (Hl*Wl*A,V)."""
+        own = [[level[image : image + 1] for level in output] for output in self._head_outputs]
+        transposed = self.detector._transpose_dense_predictions(own, self.detector.output_sizes())
+        return [[level[0] for level in output] for output in transposed]
+
+    def _candidates(self, image: int) -> Candidates:
+        detector = self.detector
+        logits, deltas, *others = self.outputs(image)
+        scores = [self._scores(own, level) for own, *level in zip(logits, *others)]
+        thresholds = detector.test_score_thresh, detector.test_topk_candidates
+        found = detector._decode_multi_level_predictions(
+            self._anchors, scores, deltas, *thresholds, self.image_sizes[image]
+        )
+        # The same filter and top-k on the same scores as in `_decode_per_level_predictions`, for the places.
+        places = []
+        for first, own in zip(self._first, scores):
+            above = own > thresholds[0]
+            best = own[above].topk(min(int(above.sum()), thresholds[1])).indices
+            places.append(first + above.nonzero()[best, 0])
+        place = torch.cat(places)
+        classes = found.pred_classes
+        has_embeddings = getattr(detector, "embedding_head", None) is not None
+        return Candidates(
+            boxes=found.pred_boxes.tensor,
+            scores=found.scores,
+            classes=classes,
+            places=place,
+            image_size=self.image_sizes[image],
+            trace=lambda: self.trace(image, place, classes),
+            embeddings=(lambda: self._embeddings(image)[place]) if has_embeddings else None,
+        )
+
+    def _scores(self, logits: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """What the detector ranks by, (...,K)."""
+        vectors, objectness = self.detector.read_outputs(logits, others)
+        return self.detector.rank_by(vectors, None if objectness is None else objectness[..., None])
+
+    def _embeddings(self, image: int) -> Tensor:
+        """FeatureNMS's embeddings of all places, (L,E)."""
+        embedded = self.detector.embed([level[image : image + 1] for level in self._pyramid])
+        return torch.cat([level[0] for level in embedded])
+
+    def _nms_limits(self) -> tuple[float, int]:
+        return self.detector.test_nms_thresh, self.detector.max_detections_per_image
+
+    def _postprocess(self, found: list[Instances]) -> list[Instances]:
+        return [detector_postprocess(own, *self.output_size(image)) for image, own in enumerate(found)]
+
+    def _predictions(self, image: int) -> Predictions:
+        logits, deltas, *others = (torch.cat(levels) for levels in self.outputs(image))
+        vectors, objectness = self.detector.read_outputs(logits, others)
+        anchors = torch.cat([level.tensor for level in self._anchors])
+        boxes = self.detector.box2box_transform.apply_deltas(deltas, anchors)
+        return Predictions(boxes[:, None], vectors, self._scores(logits, others), objectness, self.image_sizes[image])
+
+    def _trace(self, image: int, places: Tensor, classes: Tensor) -> Trace:
+        detector, features = self.detector, self._features[image]
+        check_predictions(places, classes, self.num_places, detector.num_classes)
+        levels = torch.bucketize(places, self._ends, right=True)
+        anchors, logits, deltas, *others = self._rows(image, places, levels)
+        vectors, objectness = detector.read_outputs(logits, others)
+        return Trace(
+            places=places,
+            classes=classes,
+            boxes=detector.box2box_transform.apply_deltas(deltas, anchors),
+            logits=logits,
+            class_vectors=vectors,
+            features={name: features.outputs[name] for name in self._levels} | features.stages,
+            strides=features.strides,
+            levels=[self._levels[level] for level in levels.tolist()],
+            layers=self.layers,
+            image_size=self.image_sizes[image],
+            padded_size=self.padded_size,
+            output_size=self.output_size(image),
+            objectness=objectness,
+            rank_by=detector.rank_by,
+            subnets=tuple(self._subnets(image, (logits, deltas, *others))),
+            pixels=self.pixels(image),
+            batch=features.batch,
+        )
+
+    def _rows(self, image: int, places: Tensor, levels: Tensor) -> tuple[Tensor, ...]:
+        """Anchors (D,4) of some places, then every output of the head at them, (D,V) with graph."""
+        # Gathered level by level: the graph of a prediction must not touch the levels it does not come from.
+        rows = [(levels == level).nonzero()[:, 0] for level in range(len(self._levels))]
         order = torch.cat(rows).argsort()
+        index = places - self._first[levels]
 
         def gather(per_level: Sequence[Tensor]) -> Tensor:
             return torch.cat([values[index[r]] for values, r in zip(per_level, rows)])[order]
 
-        return gather(anchors), *(gather([level[0] for level in output]) for output in outputs)
+        return gather([a.tensor for a in self._anchors]), *(gather(output) for output in self.outputs(image))
 
-    def _subnets(self, i: int, rows: tuple[Tensor, ...]) -> Iterator[Subnet]:
-        """What the subnets saw of image i."""
+    def _subnets(self, image: int, values: Sequence[Tensor]) -> Iterator[Subnet]:
+        """What the subnets saw of an image; nothing where it was not recorded."""
         start = 0
-        for tower, predictors in self.subnets():
-            values = tuple((conv, rows[1 + output]) for output, conv in predictors.items())
-            subnet = self.subnet_of_image(start, tower, values, i)
-            start += len(subnet.tower)
-            yield subnet
+        for tower, predictors in self.detector.subnets() if self._seen is not None else ():
+            modules = flat_modules(tower)
+            positions = range(start, start + len(modules))
+            yield Subnet(
+                tower=modules,
+                seen={
+                    name: tuple(self._seen(p, level)[image : image + 1] for p in positions)
+                    for level, name in enumerate(self._levels)
+                },
+                predictors=tuple((conv, values[output]) for output, conv in predictors.items()),
+            )
+            start += len(modules)
 
-    def _outputs(self, rows: tuple[Tensor, ...], classes: Tensor) -> dict[str, Tensor]:
-        """Differentiable outputs of the detections, each (D,)."""
-        anchors, logits, deltas, *others = rows
-        logit = logits.gather(1, classes[:, None])[:, 0]
-        sides = self.box2box_transform.apply_deltas(deltas, anchors)
-        return name_outputs(self.class_scores(logit, others), logit, sides)
 
-
-def name_outputs(score: Tensor, logit: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """The outputs a target can name, sides signed outwards.
-
-    Args:
-        score: (D,).
-        logit: (D,).
-        boxes: decoded and unclipped, (D,4).
-    """
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return {"class_score": score, "class_logit": logit, "x1": -x1, "y1": -y1, "x2": x2, "y2": y2}
+def flat_modules(tower: nn.Module) -> tuple[nn.Module, ...]:
+    """A tower's modules in order, containers opened."""
+    if isinstance(tower, nn.Sequential):
+        return tuple(module for child in tower for module in flat_modules(child))
+    return (tower,)

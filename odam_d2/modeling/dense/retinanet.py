@@ -1,4 +1,4 @@
-"""RetinaNet that remembers where each detection came from."""
+"""RetinaNet that can be asked why."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import RetinaNet
 
-from odam_d2.modeling.dense.observation import DenseTracing
+from odam_d2.modeling.dense.detector import ExplainableDense
 from odam_d2.modeling.embedding import EmbeddingDense, dense_embedding_arguments
 from odam_d2.modeling.ignore import IgnoringDense
-from odam_d2.nms.build import build_nms
+from odam_d2.modeling.nms import detector_nms
 
 
 @META_ARCH_REGISTRY.register()
-class ODAMRetinaNet(EmbeddingDense, IgnoringDense, DenseTracing, RetinaNet):
-    """Detectron2's :class:`RetinaNet` with :meth:`trace`; same arguments, parameters and detections."""
+class ODAMRetinaNet(EmbeddingDense, IgnoringDense, ExplainableDense, RetinaNet):
+    """Detectron2's :class:`RetinaNet` with :meth:`observe`; same arguments, parameters and detections."""
 
     @configurable
     def __init__(self, **kwargs: Any):
@@ -27,4 +27,4 @@ class ODAMRetinaNet(EmbeddingDense, IgnoringDense, DenseTracing, RetinaNet):
         shapes = [arguments["backbone"].output_shape()[f] for f in arguments["head_in_features"]]
         num_anchors = arguments["anchor_generator"].num_cell_anchors[0]
         embedding = dense_embedding_arguments(cfg, shapes, num_anchors, cfg.MODEL.RETINANET.NORM)
-        return arguments | embedding | {"nms": build_nms(cfg)}
+        return arguments | embedding | {"nms": detector_nms(cfg, cls.batched_layer)}

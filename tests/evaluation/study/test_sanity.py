@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from odam_d2.modeling.replay import layer_groups
 
 from evaluation.explained import make_predictor
 from helpers import random_photo
 from odam_d2.evaluation.study.sanity import SanityResult, check_image, cosine, draw_sanity, neighbour_pairs, spearman
 from odam_d2.explain import GradientExplainer
-from odam_d2.modeling.replay import layer_groups
 
 
 def test_cosine_and_rank_correlation_by_hand():

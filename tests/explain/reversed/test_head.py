@@ -6,8 +6,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.layers.batch_norm import CycleBatchNormList
 from torch import nn
 
-from helpers import DEVICES, random_input, tiny_fcos
-from odam_d2.explain import GradientExplainer
+from helpers import DEVICES, random_input, tiny_fcos, trace_of, traces_of
+from odam_d2.explain import GradientExplainer, target_output
 from odam_d2.explain.reversed import head
 from odam_d2.explain.reversed.head import plan_level, reversed_maps
 from odam_d2.structures import HeatMaps, Subnet, Trace
@@ -39,20 +39,23 @@ def head_trace(tower, predictor, places, sizes=((12, 15), (6, 8)), values=None, 
         seen[name] = tuple(outputs[1:])
         # Detectron2's order of a dense head's predictions.
         flat.append(predictor(outputs[-1])[0].view(anchors, values, *size).permute(2, 3, 0, 1).reshape(-1, values))
+    first = (0, sizes[0][0] * sizes[0][1] * anchors)
     index = [(y * sizes[level][1] + x) * anchors + a for level, y, x, a, _ in places]
+    flat_index = [first[place[0]] + i for place, i in zip(places, index)]
     rows = torch.stack([flat[place[0]][i] for place, i in zip(places, index)]) if places else flat[0][:0]
     column = torch.tensor([place[4] for place in places], dtype=torch.int64, device=device)
     boxes = torch.zeros(len(places), 4, device=device)
     padded = (sizes[0][0] * 8, sizes[0][1] * 8)
     return Trace(
-        boxes=boxes,
-        scores=boxes[:, 0],
+        places=torch.tensor(flat_index, dtype=torch.int64, device=device),
         classes=column,
-        outputs={"class_logit": rows.gather(1, column[:, None])[:, 0]},
+        boxes=boxes,
+        logits=rows,
+        class_vectors=rows.sigmoid(),
         features=features,
         strides=STRIDES,
         levels=[list(STRIDES)[place[0]] for place in places],
-        index=torch.tensor(index, dtype=torch.int64, device=device),
+        layers=("fpn",),
         image_size=padded,
         padded_size=padded,
         output_size=padded,
@@ -99,7 +102,7 @@ def test_one_convolution_worked_by_hand():
     predictor.weight.data = torch.arange(1.0, 10).view(1, 1, 3, 3)
     trace = head_trace([], predictor, [(0, 1, 1, 0, 0), (0, 0, 0, 0, 0)], sizes=((3, 3), (1, 1)), channels=1)
     trace.features["p3"].data = torch.tensor([[[[1.0, 2.0, 0.0], [0.0, -1.0, 1.0], [2.0, 0.0, 1.0]]]])
-    (grid,) = reversed_maps(trace, trace.outputs["class_logit"], path="batched")
+    (grid,) = reversed_maps(trace, target_output(trace, "class_logit"), path="batched")
     assert grid.origin.tolist() == [[0, 0], [-1, -1]] and grid.maps.shape == (2, 3, 3)
     expected = [[[1, 4, 0], [0, 0, 6], [14, 0, 9]], [[5, 12, 0], [0, 0, 0], [0, 0, 0]]]
     assert grid.whole().maps.tolist() == expected
@@ -111,7 +114,7 @@ def test_relu_and_batch_norm_worked_by_hand():
     first.weight.data.fill_(2.0), predictor.weight.data.fill_(5.0), norm.weight.data.fill_(3.0)
     norm.running_var.fill_(4.0)
     trace = head_trace([first, norm, nn.ReLU()], predictor, [(0, y, 0, 0, 0) for y in range(12)], channels=1)
-    (grid,) = reversed_maps(trace, trace.outputs["class_logit"], path="batched")
+    (grid,) = reversed_maps(trace, target_output(trace, "class_logit"), path="batched")
     expected = 15 * trace.features["p3"].detach()[0, 0, :, 0].relu()
     assert torch.allclose(grid.maps[:, 0, 0], expected)
 
@@ -147,7 +150,7 @@ def test_heads_without_group_norm_are_exact(name, path, device):
     torch.manual_seed(1)
     predictor = conv(6 if TOWERS[name] else 4, 3)
     trace = head_trace(TOWERS[name], predictor, CORNERS_AND_MIDDLE, device=device)
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     maps = whole_maps(trace, reversed_maps(trace, output, path))
     assert relative_error(maps, exact_maps(trace, output)) < 1e-5
     assert any(m.sum() > 0 for m in maps)
@@ -158,7 +161,7 @@ def test_anchors_and_values_pick_their_own_channels():
     # Three anchors of four values: channel a * 4 + v.
     places = [(0, 4, 5, a, v) for a in range(3) for v in range(4)]
     trace = head_trace([conv(4, 6), nn.ReLU()], conv(6, 12), places, values=4)
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     assert relative_error(whole_maps(trace, reversed_maps(trace, output, "batched")), exact_maps(trace, output)) < 1e-5
 
 
@@ -184,7 +187,7 @@ def group_norm_tower(layers, groups=3, inputs=4, width=6):
 @pytest.mark.parametrize("device", DEVICES)
 def test_small_levels_with_group_norm_are_exact_on_the_automatic_path(device):
     trace = head_trace(group_norm_tower(3), conv(6, 3), CORNERS_AND_MIDDLE, device=device)
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     assert {plan_level(trace, level, "auto") for level in STRIDES} == {"whole"}
     assert relative_error(whole_maps(trace, reversed_maps(trace, output, "auto")), exact_maps(trace, output)) < 1e-5
 
@@ -192,7 +195,7 @@ def test_small_levels_with_group_norm_are_exact_on_the_automatic_path(device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_correction_makes_a_single_group_norm_exact(device):
     trace = head_trace(group_norm_tower(1), conv(6, 3), CORNERS_AND_MIDDLE, device=device)
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     assert plan_level(trace, "p3", "batched") == "corrected"
     assert relative_error(whole_maps(trace, reversed_maps(trace, output, "batched")), exact_maps(trace, output)) < 1e-5
 
@@ -221,8 +224,8 @@ def test_group_norms_that_are_not_corrected_have_constant_statistics(corrected, 
     predictor = conv(6, 3)
     expected = head_trace(constant, predictor, CORNERS_AND_MIDDLE)
     trace = head_trace(tower, predictor, CORNERS_AND_MIDDLE)
-    maps = whole_maps(trace, reversed_maps(trace, trace.outputs["class_logit"], "batched"))
-    assert relative_error(maps, exact_maps(expected, expected.outputs["class_logit"])) < 1e-5
+    maps = whole_maps(trace, reversed_maps(trace, target_output(trace, "class_logit"), "batched"))
+    assert relative_error(maps, exact_maps(expected, target_output(expected, "class_logit"))) < 1e-5
 
 
 def test_plan_depends_on_group_norm_and_the_number_of_cells(monkeypatch):
@@ -263,7 +266,7 @@ def test_a_head_with_an_unsupported_module_is_refused_by_name(module, word):
     broken = Subnet((*subnet.tower, module), subnet.seen, subnet.predictors)
     trace = Trace(**{**trace.__dict__, "subnets": (broken,)})
     with pytest.raises(ValueError, match=rf"module 2 of a subnet, {type(module).__name__}\(.*{word}"):
-        reversed_maps(trace, trace.outputs["class_logit"])
+        reversed_maps(trace, target_output(trace, "class_logit"))
     # The automatic path falls back to one pass a detection.
     maps = GradientExplainer(path="auto")(trace, "class_logit").maps
     assert torch.equal(maps, GradientExplainer()(trace, "class_logit").maps)
@@ -272,24 +275,24 @@ def test_a_head_with_an_unsupported_module_is_refused_by_name(module, word):
 def test_chunks_do_not_change_the_maps():
     torch.manual_seed(0)
     trace = head_trace([conv(4, 6), nn.ReLU(), conv(6, 6)], conv(6, 3), CORNERS_AND_MIDDLE)
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     one_at_a_time = whole_maps(trace, reversed_maps(trace, output, memory=1))
     assert relative_error(one_at_a_time, whole_maps(trace, reversed_maps(trace, output))) < 1e-6
 
 
 def test_no_detection_gives_no_grid():
     trace = head_trace([conv(4, 6), nn.ReLU()], conv(6, 3), [])
-    assert reversed_maps(trace, trace.outputs["class_logit"]) == []
+    assert reversed_maps(trace, target_output(trace, "class_logit")) == []
     assert GradientExplainer(path="batched")(trace, "class_logit").maps.shape[0] == 0
 
 
 def test_an_output_that_ignores_the_head_has_empty_maps():
     trace = head_trace([conv(4, 6), nn.ReLU()], conv(6, 3), CORNERS_AND_MIDDLE)
-    grids = reversed_maps(trace, 0 * trace.outputs["class_logit"])
+    grids = reversed_maps(trace, 0 * target_output(trace, "class_logit"))
     maps = whole_maps(trace, grids)
     assert len(maps) == len(trace) and all(m.sum() == 0 for m in maps)
     # They can be combined with others.
-    others = reversed_maps(trace, trace.outputs["class_logit"])
+    others = reversed_maps(trace, target_output(trace, "class_logit"))
     assert [grid.maps.shape for grid in grids] == [grid.maps.shape for grid in others]
 
 
@@ -300,7 +303,7 @@ def test_maps_are_differentiable_by_weights_and_features(norm, path):
     torch.manual_seed(0)
     tower = group_norm_tower(1) if norm else [conv(4, 6), nn.ReLU(), conv(6, 6), nn.ReLU()]
     trace = head_trace(tower, conv(6, 3), CORNERS_AND_MIDDLE)
-    output = trace.outputs["class_logit"].sigmoid()
+    output = target_output(trace, "class_logit").sigmoid()
     subnet = trace.subnets[0]
     sources = [trace.features["p3"], tower[0].weight, subnet.predictors[0][0].weight]
     expected = []
@@ -318,7 +321,7 @@ def test_maps_are_differentiable_by_weights_and_features(norm, path):
 
 def test_maps_are_detached_by_default():
     trace = head_trace([conv(4, 6), nn.ReLU()], conv(6, 3), CORNERS_AND_MIDDLE)
-    assert not any(grid.maps.requires_grad for grid in reversed_maps(trace, trace.outputs["class_logit"]))
+    assert not any(grid.maps.requires_grad for grid in reversed_maps(trace, target_output(trace, "class_logit")))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -326,7 +329,7 @@ def test_maps_are_detached_by_default():
 def test_batched_maps_of_fcos_equal_exact_ones_for_images_of_different_size(target, device):
     model = tiny_fcos().to(device)
     for height, width in ((100, 150), (64, 90)):
-        _, trace = model.trace(random_input(height, width))
+        _, trace = trace_of(model, random_input(height, width))
         exact, batched, auto = (GradientExplainer(path=path)(trace, target) for path in ("exact", "batched", "auto"))
         assert exact.maps.sum() > 0
         for maps in (batched, auto):
@@ -339,7 +342,7 @@ def test_batched_maps_of_fcos_equal_exact_ones_for_images_of_different_size(targ
 def test_two_images_of_different_size_in_a_batch(layer, device):
     model = tiny_fcos().to(device)
     large, small = random_input(100, 150), random_input(64, 90, seed=1)
-    traced = model.trace_batch([large, small], (layer,))
+    traced = traces_of(model, [large, small], (layer,))
     assert [trace.image_size for _, trace in traced] == [(100, 150), (64, 90)]
     assert {trace.padded_size for _, trace in traced} == {(128, 160)}
     for instances, trace in traced:
@@ -350,7 +353,7 @@ def test_two_images_of_different_size_in_a_batch(layer, device):
                 found = GradientExplainer(path=path)(trace, "class_score").maps
                 assert torch.allclose(found, exact.maps, rtol=1e-4, atol=1e-5 * float(exact.maps.max()))
     # Padding is no other for the large image when it is alone.
-    instances, alone = model.trace(large, (layer,))
+    instances, alone = trace_of(model, large, (layer,))
     assert torch.allclose(traced[0][0].scores, instances.scores, atol=1e-6)
     maps = [GradientExplainer(layer=layer)(trace, "x2").to_image() for trace in (traced[0][1], alone)]
     assert torch.allclose(*maps, atol=1e-5 * float(maps[1].max()) + 1e-9)
@@ -358,7 +361,7 @@ def test_two_images_of_different_size_in_a_batch(layer, device):
 
 def test_patches_resample_like_whole_levels():
     model = tiny_fcos()
-    _, trace = model.trace(random_input())
+    _, trace = trace_of(model, random_input())
     maps = GradientExplainer(path="batched")(trace, "class_logit")
     assert any(grid.origin is not None for grid in maps.grids)
     whole = HeatMaps(
@@ -371,7 +374,7 @@ def test_patches_resample_like_whole_levels():
 
 
 def test_batched_path_says_what_it_cannot_do():
-    _, trace = tiny_fcos().trace(random_input())
+    _, trace = trace_of(tiny_fcos(), random_input())
     with pytest.raises(ValueError, match="without smoothing"):
         GradientExplainer("gradcam", path="batched")(trace, "class_logit")
     with pytest.raises(ValueError, match="unknown path 'fast'; valid paths are exact, batched, auto"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from explain.masks.test_proposals import KINDS, detector, images
 from helpers import random_input
-from modeling.test_proposals import KINDS, detector, images
-from odam_d2.modeling.proposals import class_predictions
+from odam_d2.explain.masks.black_box import class_predictions
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,5 +45,5 @@ def test_class_agnostic_boxes_are_those_of_every_class(agnostic):
 
 
 def test_models_of_another_make_are_refused():
-    with pytest.raises(ValueError, match="Linear gives no proposals"):
+    with pytest.raises(ValueError, match="Linear cannot be asked"):
         class_predictions(nn.Linear(1, 1))

@@ -7,10 +7,10 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from helpers import random_input, small_cfg, tiny_fcos
+from helpers import random_input, small_cfg, tiny_fcos, trace_of
 from modeling.test_cascade_c4 import detector as other_detector
+from odam_d2.explain.masks.black_box import proposal_function
 from odam_d2.explain.masks.drise import DRISE, Proposals, drise_heat_maps, find_class_vectors
-from odam_d2.modeling.proposals import proposal_function
 
 KINDS = ("fcos", "retinanet", "faster_rcnn")
 
@@ -167,7 +167,7 @@ def test_the_model_is_left_as_found(kind, fails):
 
 
 def test_models_of_another_make_are_refused():
-    with pytest.raises(ValueError, match="Linear gives no proposals"):
+    with pytest.raises(ValueError, match="Linear cannot be asked"):
         proposal_function(nn.Linear(1, 1))
 
 
@@ -175,7 +175,7 @@ def test_models_of_another_make_are_refused():
 def test_drise_explains_a_detectors_own_detections(kind):
     model = detector(kind)
     batch = random_input(64, 96)
-    _, trace = model.trace(batch)
+    _, trace = trace_of(model, batch)
     every = proposal_function(model, 10**4, 0.0, 1.0)(batch["image"][None])[0]
     vectors = find_class_vectors(Proposals(*every), trace.boxes, trace.classes)
     maps = DRISE(12, (4, 4), batch=4)(proposal_function(model), batch["image"], trace.boxes, vectors)

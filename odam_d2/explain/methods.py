@@ -1,0 +1,105 @@
+"""Every method of explanation in one table: what it is called, what people read, and what it can do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from odam_d2.explain import weightings
+from odam_d2.explain.weightings import Weighting
+
+# Phi of ODAM: none as in the paper's numbers, gaussian as in its figures. Other methods do not smooth.
+SMOOTHINGS = ("none", "gaussian")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explain a prediction.
+
+    Args:
+        title: what people read.
+        source: where it was published.
+        kind: ``gradients``: from a trace, at a layer. ``masks``: the detector is asked about perturbed images, and has
+            no layers and no paths to choose from.
+        weighting: smoothing -> how gradients become weights; for ``gradients``.
+        batchable: whether all predictions of an image can be explained together (where nothing is smoothed).
+        targets: names it can explain; None for all.
+        meanings: target -> what its map answers, where that is not what it says for other methods.
+    """
+
+    title: str
+    source: str
+    kind: Literal["gradients", "masks"] = "gradients"
+    weighting: Mapping[str, Weighting] = field(default_factory=dict)
+    batchable: bool = False
+    targets: tuple[str, ...] | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+
+def _unsmoothed(weighting: Weighting) -> dict[str, Weighting]:
+    return dict.fromkeys(SMOOTHINGS, weighting)
+
+
+METHODS: dict[str, Method] = {
+    "odam": Method(
+        "ODAM",
+        "Zhao, Hsiao and Chan, IEEE TPAMI 2024",
+        weighting={"none": weightings.identity, "gaussian": weightings.gaussian},
+        batchable=True,
+    ),
+    "gradcam": Method("Grad-CAM", "Selvaraju et al., ICCV 2017", weighting=_unsmoothed(weightings.global_average)),
+    "gradcam++": Method(
+        "Grad-CAM++", "Chattopadhay et al., WACV 2018", weighting=_unsmoothed(weightings.grad_cam_plus_plus)
+    ),
+    "hirescam": Method(
+        "HiResCAM",
+        "Draelos and Carin, arXiv 2011.08891",
+        weighting=_unsmoothed(weightings.identity),
+        batchable=True,
+    ),
+    "layercam": Method("LayerCAM", "Jiang et al., IEEE TIP 2021", weighting=_unsmoothed(weightings.positive_gradient)),
+    "ssgradcam++": Method(
+        "SSGrad-CAM++",
+        "Yamauchi, CVPR workshops 2024",
+        weighting=_unsmoothed(weightings.spatial_grad_cam_plus_plus),
+    ),
+    "drise": Method(
+        "D-RISE",
+        "Petsiuk et al., CVPR 2021",
+        kind="masks",
+        targets=("class_score",),
+        # It compares whole detections, box and class, whatever its only target is called.
+        meanings={"class_score": "why this box with this class"},
+    ),
+}
+# Those that need a trace alone.
+GRADIENT_METHODS = tuple(name for name, method in METHODS.items() if method.kind == "gradients")
+
+
+def check_methods(methods: Sequence[str], valid: Sequence[str] = tuple(METHODS)) -> None:
+    """Refuse a method that does not exist.
+
+    Raises:
+        ValueError: lists the valid names.
+    """
+    for method in methods:
+        if method not in valid:
+            raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(valid)}")
+
+
+def check_method_targets(method: str, targets: Sequence[str | Callable]) -> None:
+    """Refuse targets that a method does not have.
+
+    Args:
+        method: a name of :data:`METHODS`.
+        targets: names or functions.
+
+    Raises:
+        ValueError: names the target and those that the method has.
+    """
+    own = METHODS[method]
+    for target in targets:
+        if own.targets is not None and target not in own.targets:
+            raise ValueError(
+                f"{method} explains a detection as a whole, its box and its class together; its only target is "
+                f"{', '.join(own.targets)}, not {target!r}"
+            )

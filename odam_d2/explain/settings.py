@@ -1,0 +1,54 @@
+"""How to explain, in one object: predictor, NMS, evaluation and sanity checks all take it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from odam_d2.explain.methods import METHODS, SMOOTHINGS, check_methods
+
+PATHS = ("exact", "batched", "auto")
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """How to explain predictions; ``ODAM.EXPLAIN`` in a config, see :func:`odam_d2.config.explain_settings`.
+
+    Args:
+        method: a name of :data:`odam_d2.explain.METHODS`.
+        layer: ``fpn`` (each prediction's own level), ``roi_pool`` (two-stage detectors) or a stage of the backbone.
+        smoothing: Phi of ODAM, ``none`` or ``gaussian``.
+        path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`.
+        memory: GiB that the reversed head may take at a time.
+        drise_masks: of D-RISE, an image.
+        drise_batch: masked images that go through the detector at a time.
+        drise_seed: of D-RISE's masks.
+
+    Raises:
+        ValueError: an unknown name (the valid ones are listed) or a number out of its range.
+    """
+
+    method: str = "odam"
+    layer: str = "fpn"
+    smoothing: str = "none"
+    path: str = "exact"
+    memory: float = 1.0
+    drise_masks: int = 5000
+    drise_batch: int = 8
+    drise_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_methods([self.method])
+        if self.smoothing not in SMOOTHINGS:
+            raise ValueError(f"unknown smoothing {self.smoothing!r}; valid values are {', '.join(SMOOTHINGS)}")
+        if self.path not in PATHS:
+            raise ValueError(f"unknown path {self.path!r}; valid paths are {', '.join(PATHS)}")
+        if not self.memory > 0:
+            raise ValueError(f"memory is {self.memory} GiB; it must be more than 0")
+        for name, least in (("drise_masks", 1), ("drise_batch", 1), ("drise_seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; at least {least} is needed")
+
+    def describe(self) -> dict[str, Any]:
+        """What of the settings has an influence on the maps, for the record of a run."""
+        if METHODS[self.method].kind == "masks":
+            return {"method": self.method, "masks": self.drise_masks, "seed": self.drise_seed}
+        return {"method": self.method, "layer": self.layer, "smoothing": self.smoothing, "path": self.path}

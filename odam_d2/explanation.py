@@ -1,0 +1,188 @@
+"""What :class:`odam_d2.ODAMPredictor` answers with: detections, why they are what they are, and pictures of it.
+
+Shapes: D explained detections, (h,w) image as the user sees it.
+"""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from torch import Tensor
+
+from odam_d2.explain import METHODS, ExplainSettings
+from odam_d2.show.page import fit
+from odam_d2.show.sheets import CELL_SIDE, TARGET_MEANINGS, contact_sheet, overlay
+from odam_d2.structures import HeatMaps
+
+
+class ImageMaps(Mapping[str, Tensor]):
+    """Maps at image resolution by target, made when they are asked for: a 12-megapixel image has many pixels."""
+
+    def __init__(self, heat_maps: Mapping[str, HeatMaps]):
+        self._heat_maps = heat_maps
+
+    def __getitem__(self, target: str) -> Tensor:
+        """(D,h,w) float32 in [0,1], each map scaled by its maximum."""
+        return self._heat_maps[target].to_picture()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._heat_maps)
+
+    def __len__(self) -> int:
+        return len(self._heat_maps)
+
+    def __repr__(self) -> str:
+        sizes = {str((len(maps), *maps.output_size)) for maps in self._heat_maps.values()}
+        return f"ImageMaps({', '.join(self)}: each {' or '.join(sorted(sizes))})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Why a detector detected what it did.
+
+    Args:
+        image: the explained image, (h,w,3) uint8 BGR.
+        instances: the explained detections, as ``DefaultPredictor`` gives them.
+        heat_maps: raw maps by target.
+        settings: how it was explained.
+        class_names: of the detector.
+    """
+
+    image: np.ndarray
+    instances: Instances
+    heat_maps: dict[str, HeatMaps]
+    settings: ExplainSettings
+    class_names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        shown = ", ".join(self.labels[:5]) + (", ..." if len(self) > 5 else "")
+        how = ", ".join(f"{name} {value}" for name, value in self.settings.describe().items())
+        return (
+            f"Explanation({len(self)} detections in {height} x {width} pixels: {shown or 'none'}; "
+            f"{', '.join(self.heat_maps)}; {how})"
+        )
+
+    @property
+    def method(self) -> str:
+        """How the maps were made, a name of :data:`odam_d2.explain.METHODS`."""
+        return self.settings.method
+
+    @property
+    def layer(self) -> str | None:
+        """Where the maps were made; None for methods that know no layer."""
+        return self.settings.describe().get("layer")
+
+    @property
+    def maps(self) -> ImageMaps:
+        """Target -> (D,h,w) float32 in [0,1], in image pixels."""
+        return ImageMaps(self.heat_maps)
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of each detection."""
+        return [self.class_names[c] for c in self.instances.pred_classes.tolist()]
+
+    @property
+    def labels(self) -> list[str]:
+        """Class name and score of each detection, for people."""
+        return [f"{name} {score:.2f}" for name, score in zip(self.names, self.instances.scores.tolist())]
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What the map of each target answers, for people."""
+        own = METHODS[self.method].meanings
+        return {target: own.get(target) or TARGET_MEANINGS.get(target, "why") for target in self.heat_maps}
+
+    def show(self) -> np.ndarray:
+        """A contact sheet: a row a detection, a column a target.
+
+        Returns:
+            RGB uint8 picture.
+        """
+        # No larger than a cell of the sheet: maps of a whole photograph would take gigabytes.
+        size = fit(self.image.shape[:2], CELL_SIDE)
+        maps = {target: maps.to_picture(size).cpu().numpy() for target, maps in self.heat_maps.items()}
+        boxes = self.instances.pred_boxes.tensor.cpu().numpy()
+        return contact_sheet(self._rgb, boxes, self.labels, maps, self.meanings)
+
+    def overlay(self, row: int, target: str) -> np.ndarray:
+        """One map over the image, with the detection's box and label drawn by Detectron2's ``Visualizer``.
+
+        Args:
+            row: which detection.
+            target: of which target.
+
+        Returns:
+            (h,w,3) uint8 RGB.
+        """
+        maps = self.heat_maps[target]
+        heat = maps.to_image(rows=[row])
+        low = 0.0 if maps.background is None else maps.background[row]
+        heat = (heat[0] - low).clamp(min=0)
+        picture = overlay(self._rgb, (heat / heat.max().clamp(min=1e-30)).cpu().numpy())
+        visualizer = Visualizer(picture)
+        box = self.instances.pred_boxes.tensor[row : row + 1].cpu()
+        return visualizer.overlay_instances(boxes=box, labels=[self.labels[row]]).get_image()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything: overlays as PNG, raw maps as npz, detections as COCO-style JSON, and the contact sheet.
+
+        Args:
+            folder: made if it does not exist; files of the same names are replaced.
+
+        Returns:
+            the folder, with ``NN_<class>_<target>.png`` for each detection and target, ``sheet.png``, ``maps.npz``
+            (see :func:`odam_d2.show.results.raw_maps`) and ``detections.json``.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        annotations = []
+        boxes = self.instances.pred_boxes.tensor.tolist()
+        for row, (name, score, box) in enumerate(zip(self.names, self.instances.scores.tolist(), boxes)):
+            files = {}
+            for target in self.heat_maps:
+                files[target] = f"{row:02d}_{file_word(name)}_{file_word(target)}.png"
+                Image.fromarray(self.overlay(row, target)).save(folder / files[target])
+            annotations.append(self._annotation(row, name, score, box, files))
+        Image.fromarray(self.show()).save(folder / "sheet.png")
+        np.savez_compressed(folder / "maps.npz", **raw_maps(self.instances, self.heat_maps))
+        write_atomically(folder / "detections.json", json.dumps(annotations, indent=1) + "\n")
+        return folder
+
+    def _annotation(self, row: int, name: str, score: float, box: Sequence[float], files: dict[str, str]) -> dict:
+        x1, y1, x2, y2 = box
+        return {
+            "id": row,
+            "category_id": int(self.instances.pred_classes[row]),
+            "category": name,
+            "bbox": [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": round(score, 6),
+            "explained_by": self.settings.describe(),
+            "overlays": files,
+        }
+
+    def _repr_html_(self) -> str:
+        """The contact sheet, for notebooks."""
+        data = io.BytesIO()
+        Image.fromarray(self.show()).save(data, format="PNG")
+        encoded = base64.b64encode(data.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{encoded}" alt="{html.escape(repr(self))}">'
+
+    @property
+    def _rgb(self) -> np.ndarray:
+        return np.ascontiguousarray(self.image[:, :, ::-1])
