@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "add_odam_config": "odam_d2.config",
     "load_config": "odam_d2.config",
+    "read_image": "odam_d2.data.images",
     "ODAMPredictor": "odam_d2.predictor",
     "Explanation": "odam_d2.predictor",
     "ODAMTrainer": "odam_d2.engine",

@@ -1,7 +1,6 @@
 """Every configuration key that odam_d2 adds to Detectron2's defaults, with its meaning."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import yaml
@@ -14,20 +13,23 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, odam_d2's keys, a yaml file and ``KEY VALUE`` pairs, in this order.
 
     Args:
-        config_file: path of a yaml file.
+        config_file: path of a yaml file or, where there is no such file, the name of one of odam_d2's own
+            (:func:`odam_d2.model_zoo.list_configs`), such as ``demo/fcos_lite0.yaml``.
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file or name; names that are close to it are listed.
         ValueError: a key that does not exist, a value of the wrong type, or a file that is not yaml.
     """
+    # Not at the top of this file: the zoo reads configs.
+    from odam_d2.model_zoo.files import find_config_file
+
     cfg = get_cfg()
     add_odam_config(cfg)
-    if not Path(config_file).is_file():
-        raise FileNotFoundError(f"there is no config file {config_file}")
+    file = find_config_file(config_file)
     try:
         # The loader must not run code from a yaml file.
-        cfg.merge_from_file(config_file, allow_unsafe=False)
+        cfg.merge_from_file(file, allow_unsafe=False)
     except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
         raise ValueError(f"config file {config_file} cannot be used: {_sentence(error)}") from error
     if len(opts) % 2:
@@ -44,11 +46,17 @@ def _sentence(error: Exception) -> str:
 
 
 def add_odam_config(cfg: CfgNode) -> None:
-    """Add odam_d2's keys to a Detectron2 config, in place.
+    """Add odam_d2's keys to a Detectron2 config, in place, and make its names known to Detectron2.
+
+    Afterwards ``build_model(cfg)`` finds odam_d2's models, the catalogs have its datasets with their metadata, and
+    ``MODEL.WEIGHTS`` may be ``odam://...``. A second call changes nothing.
 
     Args:
         cfg: the node that ``detectron2.config.get_cfg()`` returned.
     """
+    _register()
+    if "ODAM" in cfg:
+        return
     if not torch.cuda.is_available():
         # Detectron2's default is "cuda" whatever the machine has.
         cfg.MODEL.DEVICE = "cpu"
@@ -76,6 +84,16 @@ def explain_settings(cfg: CfgNode) -> ExplainSettings:
         drise_masks=options.DRISE_MASKS,
         drise_batch=options.DRISE_BATCH,
     )
+
+
+def _register() -> None:
+    # Not at the top of this file: what is registered may itself read configs.
+    # Importing them registers odam:// and the models.
+    import odam_d2.model_zoo
+    import odam_d2.modeling  # noqa: F401
+    from odam_d2.data.builtin import register_all
+
+    register_all()
 
 
 def _add_models(cfg: CfgNode) -> None:

@@ -11,6 +11,22 @@ os.chdir(Path(__file__).parent.parent)
 torch.set_num_threads(1)
 
 
+@pytest.fixture
+def empty_catalogs():
+    """Detectron2's catalogs without the datasets that odam_d2 registers; afterwards as they were."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    catalogs = (DatasetCatalog.data, MetadataCatalog.data)
+    before = [dict(catalog) for catalog in catalogs]
+    for catalog in catalogs:
+        for name in [name for name in catalog if name.startswith(("coco_mini_", "crowdhuman_", "synthetic_crowd_"))]:
+            del catalog[name]
+    yield
+    for catalog, entries in zip(catalogs, before):
+        catalog.clear()
+        catalog.update(entries)
+
+
 @pytest.fixture(scope="session")
 def quick_weights(tmp_path_factory):
     """kind -> a checkpoint of the random network of ``configs/quick/<kind>.yaml``."""

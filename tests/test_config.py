@@ -1,8 +1,14 @@
 """Reading configs: what is wrong is named."""
 
-import pytest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from odam_d2.config import load_config
+import pytest
+from detectron2.config import get_cfg
+
+from odam_d2.config import add_odam_config, load_config
 
 
 def test_options_override_the_file():
@@ -34,3 +40,81 @@ def test_yaml_cannot_run_code(tmp_path):
     (tmp_path / "evil.yaml").write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []")
     with pytest.raises(ValueError, match="evil.yaml"):
         load_config(str(tmp_path / "evil.yaml"))
+
+
+def test_a_name_of_the_zoo_will_do_from_any_folder(tmp_path, monkeypatch):
+    expected = load_config("configs/demo/faster_rcnn_lite0.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"])
+    monkeypatch.chdir(tmp_path)
+    assert load_config("demo/faster_rcnn_lite0.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"]) == expected
+    with pytest.raises(
+        FileNotFoundError, match="no config file demo/faster_rcnn_lite.yaml.*demo/faster_rcnn_lite0.yaml"
+    ):
+        load_config("demo/faster_rcnn_lite.yaml")
+    # A file of that name counts before.
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "faster_rcnn_lite0.yaml").write_text("OUTPUT_DIR: mine\n")
+    assert load_config("demo/faster_rcnn_lite0.yaml").OUTPUT_DIR == "mine"
+
+
+def test_a_second_call_changes_no_key():
+    cfg = get_cfg()
+    add_odam_config(cfg)
+    cfg.merge_from_list(["ODAM.NMS.NAME", "odam", "MODEL.FCOS.NUM_CLASSES", "3", "MODEL.DEVICE", "cuda:1"])
+    before = cfg.clone()
+    add_odam_config(cfg)
+    assert cfg == before
+    cfg.freeze()
+    add_odam_config(cfg)
+    assert cfg == before
+
+
+# What a user's own training script does, and nothing more of odam_d2.
+OWN_SCRIPT = """
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
+
+from odam_d2 import add_odam_config
+
+mine = lambda: []
+DatasetCatalog.register("coco_mini_val", mine)
+MetadataCatalog.get("coco_mini_val").thing_classes = ["mine"]
+cfg = get_cfg()
+for _ in range(2):
+    add_odam_config(cfg)
+cfg.MODEL.DEVICE = "cpu"
+cfg.MODEL.META_ARCHITECTURE = "ODAMRetinaNet"
+cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[s, s * 1.26, s * 1.59] for s in (32, 64, 128, 256, 512)]
+print(type(build_model(cfg)).__name__)
+for name in ("coco_mini_train", "crowdhuman_val", "synthetic_crowd_train", "synthetic_crowd_val2_coco"):
+    print(name in DatasetCatalog, len(MetadataCatalog.get(name).thing_classes))
+print(DatasetCatalog.data["coco_mini_val"] is mine, MetadataCatalog.get("coco_mini_val").thing_classes)
+print(PathManager.get_local_path("odam://fcos_lite0.pth"))
+"""
+
+
+def test_a_users_own_script_needs_add_odam_config_alone(tmp_path):
+    root = Path.cwd()
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_SCRIPT], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        *("ODAMRetinaNet", "True 80", "True 1", "True 1", "True 1", "True ['mine']"),
+        str(root / "projects" / "ODAM" / "weights" / "fcos_lite0.pth"),
+    ]
+
+
+@pytest.mark.parametrize("module", ["odam_d2.config", "odam_d2.model_zoo", "odam_d2.modeling", "odam_d2.data.builtin"])
+def test_every_order_of_imports_works(module):
+    code = (
+        f"import {module}, odam_d2; odam_d2.load_config('quick/fcos.yaml'); import odam_d2.model_zoo, odam_d2.predictor"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 from helpers import small_cfg
-from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.engine import ODAMTrainer
 
 
@@ -70,9 +69,3 @@ def test_adamw_trains_the_backbone_more_slowly():
 def test_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="'LION'.*SGD, ADAMW"):
         ODAMTrainer.build_optimizer(small_cfg("fcos", ["ODAM.SOLVER.OPTIMIZER", "LION"]), nn.Linear(1, 1))
-
-
-def test_coco_mini_is_registered_once():
-    register_coco_mini()
-    register_coco_mini()
-    assert {"coco_mini_train", "coco_mini_val"} <= set(DatasetCatalog.list())

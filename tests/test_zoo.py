@@ -11,7 +11,6 @@ from detectron2.model_zoo.model_zoo import _ModelZooUrls
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-import odam_d2.modeling  # noqa: F401  registers the models
 from helpers import random_input
 from odam_d2.config import add_odam_config, load_config
 from odam_d2.modeling.checkpoint import load_weights

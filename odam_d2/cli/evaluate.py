@@ -16,7 +16,6 @@ from rich.table import Table
 from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.config import load_config
-from odam_d2.data.builtin import register_all
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import (
     COUNTS,
@@ -99,7 +98,6 @@ def split(words: str) -> list[str]:
 def measure(args: argparse.Namespace, progress: Progress) -> tuple[ExplanationSettings, dict[str, Any]]:
     """One process of the run: the settings, and on the main process the summary."""
     settings = to_settings(args)
-    register_all()
     predictor = ODAMPredictor(load_config(args.config_file, args.opts))
     images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 import odam_d2
 from odam_d2.config import load_config
-from odam_d2.data.images import find_images, read_image_bgr
+from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import (
     ALL_METHODS,
     BLACK_BOX,
@@ -163,7 +163,7 @@ def explain_image(
 ) -> None:
     """Explain one image and write everything about it."""
     options = predictor.cfg.ODAM.EXPLAIN
-    image = read_image_bgr(path)
+    image = read_image(path)
     start = time.perf_counter()
     # Detections come in descending score.
     instances, trace = predictor.trace(

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from odam_d2.config import load_config
-from odam_d2.data.images import find_images, read_image_bgr
+from odam_d2.data.images import find_images, read_image
 from odam_d2.nms.family import Suppression
 from odam_d2.nms.removals import Removals, list_spared
 from odam_d2.predictor import ODAMPredictor
@@ -68,7 +68,7 @@ def pairs(done: Suppression, removals: Removals, chosen: Tensor, word: str) -> l
 
 def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace) -> list[dict]:
     """Write the pairs of one image and return its lines."""
-    image = read_image_bgr(path)
+    image = read_image(path)
     _, done = predictor.explain_nms(image)
     removals = done.removed
     if done.maps is not None:

@@ -12,7 +12,6 @@ from rich.progress import track
 from rich.table import Table
 
 from odam_d2.config import load_config
-from odam_d2.data.builtin import register_all
 from odam_d2.data.objects import load_objects
 from odam_d2.evaluation.study.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
 from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets
@@ -47,7 +46,6 @@ def check(args: argparse.Namespace, console: Console) -> dict[str, SanityResult]
         )
     check_targets([args.target])
     explainers = {method: GradientExplainer(method, args.features) for method in methods}
-    register_all()
     predictor = ODAMPredictor(load_config(args.config_file, args.opts))
     predictor.check_features((args.features,))
     images = list(islice(load_objects(args.dataset).values(), args.max_images))

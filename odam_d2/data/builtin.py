@@ -2,10 +2,10 @@
 
 from odam_d2.data.coco_mini import register_coco_mini
 from odam_d2.data.crowdhuman import register_crowdhuman
-from odam_d2.data.synthetic.dataset import register_synthetic_crowds
+from odam_d2.data.synthetic.splits import register_synthetic_crowds
 
 
 def register_all() -> None:
-    """Register them under ``$DETECTRON2_DATASETS``; a second call does nothing. Files are read when they are needed."""
+    """Register them under ``$DETECTRON2_DATASETS``, but for names that are taken; files are read later."""
     for register in (register_coco_mini, register_crowdhuman, register_synthetic_crowds):
         register()

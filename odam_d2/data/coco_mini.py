@@ -5,28 +5,32 @@ COCO's own annotation files restricted to those images, ``annotations/instances_
 ``train2017/`` and ``val2017/``.
 """
 
-import os
+import functools
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
+
+from odam_d2.data.catalog import datasets_folder, register_dataset
 
 
 def register_coco_mini(root: str | Path | None = None) -> None:
-    """Register ``coco_mini_train`` and ``coco_mini_val``; a second call does nothing.
+    """Register ``coco_mini_train`` and ``coco_mini_val``, but for names that are taken.
 
     Args:
         root: folder that holds ``coco_mini``; default ``$DETECTRON2_DATASETS``, as for Detectron2's own datasets.
     """
-    if "coco_mini_train" in DatasetCatalog:
-        return
-    base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / "coco_mini"
+    base = datasets_folder(root) / "coco_mini"
     for split in ("train", "val"):
-        register_coco_instances(
-            f"coco_mini_{split}",
+        name = f"coco_mini_{split}"
+        json_file = str(base / "annotations" / f"instances_{split}2017.json")
+        image_root = str(base / f"{split}2017")
+        register_dataset(
+            name,
+            functools.partial(load_coco_json, json_file, image_root, name),
+            evaluator_type="coco",
+            json_file=json_file,
+            image_root=image_root,
             # The 80 COCO classes in COCO's order, known before the files are read: a predictor needs only the names.
-            _get_builtin_metadata("coco"),
-            str(base / "annotations" / f"instances_{split}2017.json"),
-            str(base / f"{split}2017"),
+            **_get_builtin_metadata("coco"),
         )

@@ -7,14 +7,15 @@
     crowdhuman/Images/<ID>.jpg
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image, UnidentifiedImageError
 
+from odam_d2.data.catalog import datasets_folder, register_dataset
 from odam_d2.data.odgt import read_odgt
 
 EXIF_ORIENTATION = 0x0112
@@ -66,24 +67,22 @@ def load_crowdhuman(odgt_file: str, image_root: str, suffix: str = ".jpg") -> li
 
 
 def register_crowdhuman(root: str | Path | None = None) -> None:
-    """Register ``crowdhuman_train`` and ``crowdhuman_val``; a second call does nothing.
+    """Register ``crowdhuman_train`` and ``crowdhuman_val``, but for names that are taken.
 
     The files are read when the dataset is asked for, as Detectron2 does; missing ones are reported then.
 
     Args:
         root: folder that holds ``crowdhuman``; default ``$DETECTRON2_DATASETS``, as for Detectron2's own datasets.
     """
-    base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / "crowdhuman"
+    base = datasets_folder(root) / "crowdhuman"
     for split in ("train", "val"):
-        name, odgt_file, image_root = f"crowdhuman_{split}", base / f"annotation_{split}.odgt", base / "Images"
-        if name in DatasetCatalog:
-            continue
-        # Default arguments: a closure would see the last split only.
-        DatasetCatalog.register(name, lambda file=str(odgt_file), images=str(image_root): load_crowdhuman(file, images))
-        MetadataCatalog.get(name).set(
+        odgt_file, image_root = str(base / f"annotation_{split}.odgt"), str(base / "Images")
+        register_dataset(
+            f"crowdhuman_{split}",
+            functools.partial(load_crowdhuman, odgt_file, image_root),
             evaluator_type="crowdhuman",
-            odgt_file=str(odgt_file),
-            image_root=str(image_root),
+            odgt_file=odgt_file,
+            image_root=image_root,
             thing_classes=["person"],
         )
 

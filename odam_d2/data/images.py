@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MIN_SIDE = 8
 
 
-def read_image_bgr(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Read an image file as Detectron2's predictors want it.
 
     EXIF rotation is applied, 16-bit and floating-point images are scaled to 8 bits, transparency is put on white,

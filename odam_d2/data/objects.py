@@ -14,7 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
-from odam_d2.data.images import read_image_bgr
+from odam_d2.data.images import read_image
 
 # A polygon needs three points; COCO has some with less.
 POLYGON_NUMBERS = 6
@@ -78,7 +78,7 @@ class ImageObjects:
             FileNotFoundError: no such file.
             ValueError: it is unreadable, or of another size than the dataset says.
         """
-        image = read_image_bgr(self.file)
+        image = read_image(self.file)
         if image.shape[:2] != tuple(self.size):
             raise ValueError(f"{self.file} has size {image.shape[:2]}; the dataset says {tuple(self.size)}")
         return image

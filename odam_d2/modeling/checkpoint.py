@@ -44,7 +44,8 @@ def load_weights(model: nn.Module, path: str) -> None:
 
     Args:
         model: the detector.
-        path: a file or anything Detectron2's ``PathManager`` reads (``detectron2://...`` needs a network once).
+        path: a file or anything Detectron2's ``PathManager`` reads (``odam://...`` comes with odam_d2,
+            ``detectron2://...`` needs a network once).
 
     Raises:
         FileNotFoundError: no such file.
@@ -54,8 +55,8 @@ def load_weights(model: nn.Module, path: str) -> None:
         raise ValueError("MODEL.WEIGHTS is empty, and a random network has nothing to explain; name a checkpoint")
     try:
         CompleteCheckpointer(model).load(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no weights file {path}") from error
+    except FileNotFoundError:
+        raise  # by what resolves names such as odam://..., which says what there is
     except (ValueError, OSError, RuntimeError, EOFError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:600] or type(error).__name__
         if isinstance(error, AssertionError) and "not found" in reason:

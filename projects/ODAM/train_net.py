@@ -9,18 +9,19 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-import odam_d2.modeling  # noqa: F401  registers the models
 from odam_d2.config import load_config
-from odam_d2.data.builtin import register_all
 from odam_d2.engine import ODAMTrainer
+from odam_d2.model_zoo.files import find_config_file
 from odam_d2.modeling.checkpoint import CompleteCheckpointer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """The frozen config of this run."""
-    cfg = load_config(args.config_file, args.opts)
+    file = find_config_file(args.config_file)
+    cfg = load_config(file, args.opts)
     cfg.freeze()
-    default_setup(cfg, args)
+    # Detectron2 prints the file that it is told.
+    default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": file}))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="odam_d2")
     return cfg
 
@@ -28,7 +29,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def main(args: argparse.Namespace) -> dict:
     """One process of the run."""
     cfg = setup(args)
-    register_all()
     if not args.eval_only:
         trainer = ODAMTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)

@@ -11,13 +11,11 @@ from statistics import mean, stdev
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from torch import Tensor
 
 from benchmarks.measure import Table, timed
-from odam_d2 import ODAMPredictor, load_config
+from odam_d2 import ODAMPredictor, load_config, read_image
 from odam_d2.data.odgt import OdgtDetections, read_odgt
-from odam_d2.data.synthetic.dataset import register_synthetic_crowds
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 from odam_d2.nms.family import CandidateNMS, Suppression
 from odam_d2.structures import Trace
@@ -26,7 +24,6 @@ DATASETS = ("synthetic_crowd_val0", "synthetic_crowd_val1", "synthetic_crowd_val
 
 
 def run(repeats: int) -> Iterator[Table]:
-    register_synthetic_crowds()
     for name, config in (("FCOS", "fcos"), ("Faster R-CNN", "faster_rcnn")):
         rows = list(compare(f"configs/odam_nms/{config}_lite0_synthetic.yaml"))
         note = "mean and standard deviation over three validation sets of 100 images; times in ms an image"
@@ -79,7 +76,7 @@ def compare(config: str) -> Iterator[dict]:
     for dataset in DATASETS:
         found = defaultdict(list)
         for record in DatasetCatalog.get(dataset):
-            image = read_image(record["file_name"], "BGR")
+            image = read_image(record["file_name"])
             total, _ = timed(partial(predictor, image))
             times["detector"].append(total - sum(family.times.values()))
             for part, value in family.times.items():

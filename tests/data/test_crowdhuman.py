@@ -37,15 +37,6 @@ def make_root(folder, names=("1,a", "2,b")):
     return root
 
 
-@pytest.fixture
-def clean_catalog():
-    yield
-    for name in ("crowdhuman_train", "crowdhuman_val"):
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
-
 def test_dicts_hold_full_boxes_and_the_sizes_of_the_images(tmp_path):
     root = make_root(tmp_path)
     first, second = load_crowdhuman(str(root / "annotation_val.odgt"), str(root / "Images"))
@@ -95,7 +86,7 @@ def test_another_suffix_and_sizes_in_the_file(tmp_path):
     assert (only["height"], only["width"]) == (5, 6)
 
 
-def test_registration_is_lazy_idempotent_and_describes_the_dataset(tmp_path, monkeypatch, clean_catalog):
+def test_registration_is_lazy_idempotent_and_describes_the_dataset(tmp_path, monkeypatch, empty_catalogs):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     register_crowdhuman()
     register_crowdhuman()

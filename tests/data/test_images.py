@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odam_d2.data.images import find_images, read_image_bgr
+from odam_d2.data.images import find_images, read_image
 
 
 def colours(height=12, width=16):
@@ -18,7 +18,7 @@ def colours(height=12, width=16):
 
 def test_colour_image_comes_as_bgr(tmp_path):
     Image.fromarray(colours()).save(tmp_path / "a.png")
-    image = read_image_bgr(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
     assert image.dtype == np.uint8 and image.flags["C_CONTIGUOUS"]
     assert np.array_equal(image, colours()[:, :, ::-1])
 
@@ -27,34 +27,34 @@ def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side: a viewer turns it 90 degrees clockwise
     Image.fromarray(colours()).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_image_bgr(tmp_path / "a.png"), np.rot90(colours()[:, :, ::-1], k=-1))
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(colours()[:, :, ::-1], k=-1))
 
 
 def test_greyscale_becomes_three_equal_channels(tmp_path):
     grey = colours()[..., 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
-    assert np.array_equal(read_image_bgr(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
 
 
 def test_sixteen_bits_are_scaled_not_cut(tmp_path):
     wide = np.array([[0, 257, 32896, 65535]] * 8, np.uint16).repeat(2, axis=1)
     Image.fromarray(wide).save(tmp_path / "a.png")
     # 65535 / 257 = 255 exactly; 257 -> 1; 32896 = 128 * 257.
-    assert read_image_bgr(tmp_path / "a.png")[0, ::2, 0].tolist() == [0, 1, 128, 255]
+    assert read_image(tmp_path / "a.png")[0, ::2, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_transparency_is_put_on_white(tmp_path):
     rgba = np.zeros((8, 8, 4), np.uint8)
     rgba[:4, :, 3] = 255  # opaque black above, fully transparent below
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    image = read_image_bgr(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
     assert image[:4].max() == 0 and image[4:].min() == 255
 
 
 def test_palette_image_with_transparency(tmp_path):
     palette = Image.fromarray(colours()).convert("P")
     palette.save(tmp_path / "a.png", transparency=int(np.asarray(palette)[0, 0]))
-    assert read_image_bgr(tmp_path / "a.png")[0, 0].tolist() == [255, 255, 255]
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 255, 255]
 
 
 def test_unusable_files_are_named(tmp_path):
@@ -71,9 +71,9 @@ def test_unusable_files_are_named(tmp_path):
         "dot.png": "1x1 pixels",
     }.items():
         with pytest.raises(ValueError, match=f"{name}.*{reason}"):
-            read_image_bgr(tmp_path / name)
+            read_image(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="missing.png"):
-        read_image_bgr(tmp_path / "missing.png")
+        read_image(tmp_path / "missing.png")
 
 
 def test_files_folders_and_patterns_are_expanded_in_order_without_repeats(tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +50,12 @@ def test_two_processes_give_the_numbers_of_one(crowds, tmp_path):
 
 
 def test_missing_crowds_name_the_command_that_makes_them(tmp_path):
+    # Configs and weights by name, from a folder that holds neither.
+    root = Path.cwd()
     environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "projects/ODAM/train_net.py", "--eval-only", "--config-file", CONFIG]
-    command += ["OUTPUT_DIR", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    environment["PYTHONPATH"] = str(root)
+    command = [sys.executable, str(root / "projects/ODAM/train_net.py"), "--eval-only"]
+    command += ["--config-file", CONFIG.removeprefix("configs/"), "OUTPUT_DIR", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    assert "Loading from odam://faster_rcnn_lite0_synthetic.pth" in done.stdout
     assert done.returncode != 0 and "make_synthetic_crowd.py" in done.stderr

@@ -1,15 +1,13 @@
 """Made crowds: images of overlapping figures with known full boxes, visible boxes and masks, a stand-in for CrowdHuman.
 
 Image ``i`` of seed ``s`` is drawn from ``np.random.default_rng([s, i])`` alone, so a longer data set begins like a
-shorter one, and every image can be made again by itself. ``synthetic_crowd_<split>`` (evaluated as CrowdHuman is) and
-``synthetic_crowd_<split>_coco`` (with masks) are read from ``$DETECTRON2_DATASETS/synthetic_crowd/<split>``.
+shorter one, and every image can be made again by itself.
 
 Shapes: N figures, M regions to ignore, (h,w) image. Boxes are XYWH in the files.
 """
 
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,19 +18,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from pycocotools import mask as coco_mask
 
 from odam_d2.boxes import box_iou
-from odam_d2.data.crowdhuman import load_crowdhuman
 from odam_d2.data.odgt import read_odgt
 from odam_d2.data.synthetic.scene import CLOSE, SIZE, Crowd, make_crowd
+from odam_d2.data.synthetic.splits import SPLITS
 
-__all__ = ["SIZE", "SPLITS", "Crowd", "crowd_statistics", "make_crowd", "register_synthetic_crowds", "write_dataset"]
-
-# Split -> (seed, number of images).
-SPLITS = {"train": (0, 1200), "val0": (1, 100), "val1": (2, 100), "val2": (3, 100)}
+__all__ = ["SIZE", "SPLITS", "Crowd", "crowd_statistics", "make_crowd", "write_dataset"]
 
 
 def write_dataset(
@@ -166,50 +159,3 @@ def crowd_statistics(folder: Path) -> dict[str, float]:
         "pairs": float(np.mean(pairs)),
         "ignored": float(np.mean([image.ignored.sum() for image in images])),
     }
-
-
-def register_synthetic_crowds(root: str | Path | None = None) -> None:
-    """Register ``synthetic_crowd_<split>`` and ``synthetic_crowd_<split>_coco``; a second call does nothing.
-
-    The files are read when the dataset is asked for, as Detectron2 does; a missing one is reported then, with the
-    command that makes it.
-
-    Args:
-        root: folder that holds ``synthetic_crowd``; default ``$DETECTRON2_DATASETS``, as for Detectron2's own datasets.
-    """
-    base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser() / "synthetic_crowd"
-    for split in SPLITS:
-        name, folder = f"synthetic_crowd_{split}", base / split
-        if name in DatasetCatalog:
-            continue
-        shared = {"image_root": str(folder / "images"), "thing_classes": ["person"]}
-        DatasetCatalog.register(name, functools.partial(_load_odgt, folder))
-        MetadataCatalog.get(name).set(evaluator_type="crowdhuman", odgt_file=str(folder / "annotation.odgt"), **shared)
-        # register_coco_instances, but for the message where the file is missing.
-        DatasetCatalog.register(f"{name}_coco", functools.partial(_load_coco, folder, f"{name}_coco"))
-        MetadataCatalog.get(f"{name}_coco").set(
-            evaluator_type="coco",
-            json_file=str(folder / "instances.json"),
-            thing_dataset_id_to_contiguous_id={1: 0},
-            **shared,
-        )
-
-
-def _load_odgt(folder: Path) -> list[dict[str, Any]]:
-    return load_crowdhuman(str(_existing(folder / "annotation.odgt")), str(folder / "images"))
-
-
-def _load_coco(folder: Path, name: str) -> list[dict[str, Any]]:
-    return load_coco_json(str(_existing(folder / "instances.json")), str(folder / "images"), name)
-
-
-def _existing(file: Path) -> Path:
-    if file.is_file():
-        return file
-    # The plain command writes to the default place.
-    where = (
-        ""
-        if os.environ.get("DETECTRON2_DATASETS", "datasets") == str(file.parents[2])
-        else f" --root {file.parents[1]}"
-    )
-    raise FileNotFoundError(f"there is no {file}; make it with: python scripts/make_synthetic_crowd.py{where}")

@@ -7,19 +7,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-from detectron2.data import transforms as T
 from pycocotools.coco import COCO
 
 from odam_d2.boxes import box_iou
-from odam_d2.data.odgt import read_odgt
-from odam_d2.data.synthetic.dataset import (
-    SPLITS,
-    crowd_statistics,
-    make_crowd,
-    register_synthetic_crowds,
-    write_dataset,
-)
+from odam_d2.data.synthetic.dataset import SPLITS, crowd_statistics, make_crowd, write_dataset
 from odam_d2.data.synthetic.figures import draw_person, draw_thing, paste, tight_box
 from odam_d2.data.synthetic.scene import LEAST_VISIBLE
 
@@ -38,21 +29,6 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("root")
     write_dataset(folder / "synthetic_crowd" / "val0", 1, 3, size=SMALL)
     return folder
-
-
-@pytest.fixture
-def catalog():
-    """Detectron2's catalogs without synthetic crowds, before and after."""
-
-    def clear():
-        for name in [f"synthetic_crowd_{split}{kind}" for split in SPLITS for kind in ("", "_coco")]:
-            if name in DatasetCatalog:
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    clear()
-    yield
-    clear()
 
 
 def close_pairs(crowd):
@@ -187,37 +163,6 @@ def test_statistics_count_what_is_not_ignored(root):
     assert found["images"] == 3 and found["pairs"] == pytest.approx(np.mean([close_pairs(c) for c in crowds]))
     assert found["objects"] == pytest.approx(np.mean([(~c.ignored).sum() for c in crowds]))
     assert found["ignored"] == pytest.approx(np.mean([c.ignored.sum() + len(c.ignore_regions) for c in crowds]))
-
-
-def test_registered_datasets_load_in_detectron2(root, catalog):
-    register_synthetic_crowds(root)
-    register_synthetic_crowds("elsewhere")  # does nothing
-    images = read_odgt(root / "synthetic_crowd" / "val0" / "annotation.odgt")
-    for name in ("synthetic_crowd_val0", "synthetic_crowd_val0_coco"):
-        dicts = DatasetCatalog.get(name)
-        assert MetadataCatalog.get(name).thing_classes == ["person"]
-        assert [len(d["annotations"]) for d in dicts] == [len(image.boxes) for image in images]
-        assert [[a["iscrowd"] for a in d["annotations"]] for d in dicts] == [i.ignored.tolist() for i in images]
-        mapper = DatasetMapper(
-            True, augmentations=[T.NoOpTransform()], image_format="BGR", use_instance_mask="coco" in name,
-            instance_mask_format="bitmask",
-        )  # fmt: skip
-        sample = mapper(dicts[0])
-        assert sample["image"].shape == (3, *SMALL)
-        assert len(sample["instances"]) == (~images[0].ignored).sum()
-    assert MetadataCatalog.get("synthetic_crowd_val0").evaluator_type == "crowdhuman"
-    assert MetadataCatalog.get("synthetic_crowd_val0").odgt_file == str(root / "synthetic_crowd/val0/annotation.odgt")
-    assert MetadataCatalog.get("synthetic_crowd_val0_coco").thing_dataset_id_to_contiguous_id == {1: 0}
-
-
-def test_missing_dataset_names_the_command_that_makes_it(tmp_path, catalog, monkeypatch):
-    register_synthetic_crowds(tmp_path)
-    for kind in ("", "_coco"):
-        with pytest.raises(FileNotFoundError, match=f"make_synthetic_crowd.py --root {tmp_path}/synthetic_crowd$"):
-            DatasetCatalog.get(f"synthetic_crowd_train{kind}")
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"train.*: python scripts/make_synthetic_crowd.py$"):
-        DatasetCatalog.get("synthetic_crowd_train")
 
 
 def test_bad_arguments_are_named(tmp_path):

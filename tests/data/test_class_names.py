@@ -1,0 +1,61 @@
+"""What the classes of a detector are called, and that names of other classes are refused."""
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog
+
+from odam_d2.data.class_names import class_names
+
+
+@pytest.fixture
+def metadata():
+    """Names for three datasets: two with names of classes, one without."""
+    MetadataCatalog.get("odam_pets").thing_classes = ["cat", "dog"]
+    MetadataCatalog.get("odam_vehicles").thing_classes = ["car", "bus"]
+    MetadataCatalog.get("odam_nameless").evaluator_type = "coco"
+    yield
+    for name in ("odam_pets", "odam_vehicles", "odam_nameless"):
+        MetadataCatalog.remove(name)
+
+
+def cfg_for(test=(), train=()):
+    cfg = get_cfg()
+    cfg.DATASETS.TEST, cfg.DATASETS.TRAIN = test, train
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("test", "train", "expected"),
+    [
+        (("odam_pets",), ("odam_vehicles",), ["cat", "dog"]),
+        ((), ("odam_vehicles",), ["car", "bus"]),
+        (("odam_nameless",), ("odam_vehicles",), ["car", "bus"]),
+        (("odam_nameless", "odam_pets"), ("odam_vehicles",), ["cat", "dog"]),
+        (("odam_unheard_of",), ("odam_vehicles",), ["car", "bus"]),
+        (("odam_unheard_of",), ("odam_nameless",), ["0", "1"]),
+        ((), (), ["0", "1"]),
+    ],
+)
+def test_the_test_dataset_counts_before_the_training_dataset(test, train, expected, metadata):
+    before = set(MetadataCatalog.list())
+    assert class_names(cfg_for(test, train), 2) == expected
+    assert set(MetadataCatalog.list()) == before
+
+
+def test_eighty_nameless_classes_are_cocos():
+    names = class_names(cfg_for(), 80)
+    assert len(names) == 80 and names[:3] == ["person", "bicycle", "car"] and names[79] == "toothbrush"
+    assert class_names(cfg_for(), 79)[:2] == ["0", "1"]
+
+
+def test_the_list_is_the_callers_own(metadata):
+    class_names(cfg_for(("odam_pets",)), 2).append("bird")
+    class_names(cfg_for(), 80).append("bird")
+    assert MetadataCatalog.get("odam_pets").thing_classes == ["cat", "dog"]
+    assert len(class_names(cfg_for(), 80)) == 80
+
+
+@pytest.mark.parametrize("cfg", [cfg_for(("odam_pets",), ("odam_vehicles",)), cfg_for((), ("odam_pets",))])
+def test_another_number_of_classes_is_refused(cfg, metadata):
+    with pytest.raises(ValueError, match="odam_pets names 2 classes and the detector has 3; .*DATASETS.TEST"):
+        class_names(cfg, 3)
