@@ -9,7 +9,7 @@ import torch
 from detectron2.engine import DefaultPredictor
 
 from helpers import random_photo, small_cfg
-from odam_d2.explain import DRISE, METHODS, TARGETS
+from odam_d2.explain import DRISE, GRADIENT_METHODS, TARGETS
 from odam_d2.explain.masks.black_box import proposal_function
 from odam_d2.explain.masks.drise import Proposals, find_class_vectors
 from odam_d2.modeling.checkpoint import weights_sha256
@@ -35,13 +35,13 @@ def test_calling_it_is_detectron2s_default_predictor(kind, quick_weights):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRADIENT_METHODS)
 def test_every_target_and_layer_gives_maps_of_the_image(kind, method, quick_weights):
     predictor = ODAMPredictor(cfg_for(kind, quick_weights))
     image = random_photo(75, 133)
     before = image.copy()
     for layer in predictor.model.layers:
-        explanation = predictor.explain(image, TARGETS, method=method, features=layer)
+        explanation = predictor.explain(image, TARGETS, method=method, layer=layer)
         assert list(explanation.maps) == list(TARGETS) and len(explanation.maps) == len(TARGETS)
         for maps in explanation.maps.values():
             assert tuple(maps.shape) == (len(explanation.instances), 75, 133)
@@ -68,8 +68,8 @@ def test_drise_has_the_call_of_every_method(kind, quick_weights):
     pixels = predictor.network_input(image)
     assert torch.equal(trace.pixels, pixels) and torch.equal(explanation.instances.scores, instances.scores)
     (every,) = proposal_function(predictor.model, 10**6, 0.0, 1.0)(pixels[None])
-    vectors = find_class_vectors(Proposals(*every), trace.boxes, trace.classes)
-    raw = DRISE(5, batch=2)(proposal_function(predictor.model), pixels, trace.boxes, vectors)
+    vectors = find_class_vectors(Proposals(*every), trace.clipped_boxes, trace.classes)
+    raw = DRISE(5, batch=2)(proposal_function(predictor.model), pixels, trace.clipped_boxes, vectors)
     assert torch.allclose(explanation.heat_maps["class_score"].maps, raw, atol=1e-6)
     nothing = predictor.explain(image, instances=[], method="drise")
     assert tuple(nothing.maps["class_score"].shape) == (0, 75, 133)
@@ -81,8 +81,8 @@ def test_drise_refuses_what_it_does_not_have(quick_weights):
     for targets in (["x1"], ["class_score", "combined"], ["score"]):
         with pytest.raises(ValueError, match=f"drise.*class_score, not '{targets[-1]}'"):
             predictor.explain(image, targets, method="drise")
-    for options in ({"features": "res4"}, {"path": "batched"}):
-        with pytest.raises(ValueError, match="drise.*no layers and no paths"):
+    for options in ({"layer": "res4"}, {"path": "batched"}, {"smoothing": "gaussian"}):
+        with pytest.raises(ValueError, match="drise.*no layers, smoothing and paths"):
             predictor.explain(image, method="drise", **options)
     _, trace = predictor.trace(image)
     with pytest.raises(ValueError, match="drise needs the trace's pixels"):
@@ -98,17 +98,6 @@ def test_chosen_instances_are_explained_in_the_order_given(quick_weights):
     assert torch.allclose(chosen.maps["class_score"], everything.maps["class_score"][[2, 0]], atol=1e-5)
     confident = predictor.explain(image, instances=lambda found: (found.scores > found.scores[1]).nonzero()[:, 0])
     assert len(confident.instances) == 1
-
-
-def test_show_gives_a_picture(quick_weights):
-    predictor = ODAMPredictor(cfg_for("fcos", quick_weights))
-    image = random_photo(75, 133)
-    picture = predictor.show(image, predictor.explain(image, ("class_score", "x1"), instances=[0, 1]))
-    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    assert len(predictor.labels(predictor(image)["instances"])[0].split()) == 2
-    nothing = predictor.explain(image, instances=[])
-    assert tuple(nothing.maps["class_score"].shape) == (0, 75, 133)
-    assert predictor.show(image, nothing).ndim == 3
 
 
 def test_class_names_come_from_the_dataset_or_are_cocos(quick_weights):
@@ -127,7 +116,7 @@ def test_what_cannot_be_explained_is_refused_by_name(quick_weights):
     with pytest.raises(ValueError, match="'score'.*class_score"):
         predictor.explain(image, ["score"])
     with pytest.raises(ValueError, match="'roi_pool'.*fpn"):
-        predictor.explain(image, features="roi_pool")
+        predictor.explain(image, layer="roi_pool")
     with pytest.raises(ValueError, match="'cam'.*odam.*drise"):
         predictor.explain(image, method="cam")
     with pytest.raises(ValueError, match="no detection 99"):

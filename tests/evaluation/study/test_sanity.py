@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from odam_d2.modeling.replay import layer_groups
 
 from evaluation.explained import make_predictor
 from helpers import random_photo
@@ -57,7 +56,7 @@ def test_a_detector_goes_through_both_checks_and_is_left_as_found(kind, quick_we
         check_image(predictor, random_photo(75, 133, seed)[:, :, ::-1], explainers, results, **options)
     for result in results.values():
         told = result.to_json()
-        assert told["detections"] == 4 and list(told["spearman"]) == list(layer_groups(predictor.model))
+        assert told["detections"] == 4 and list(told["spearman"]) == list(predictor.model.layer_groups())
         assert all(-1 <= value <= 1 for value in told["spearman"].values())
         assert all(0 <= value <= 1.000001 for value in [*told["cosine"].values(), *result.neighbours])
         json.dumps(told)
