@@ -19,7 +19,7 @@ PURE = {
     "losses": {"losses"},
     "nms": {"structures", "explain", "nms"},
     "explain": {"structures", "explain"},
-    "show": {"show"},
+    "show": {"show", "files"},
     # A detector holds objects that its config built, its NMS and its losses, and only calls them.
     "modeling": {"structures", "modeling", "nms", "losses"},
 }
