@@ -155,7 +155,7 @@ def write_report(
     Raises:
         OSError: the file cannot be written; an older page is then left as it was.
     """
-    template = files("odam_d2").joinpath("templates/report.html").read_text(encoding="utf-8")
+    template = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
     before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
     # A file name that is not valid text must not cost the page.
     with open_atomically(path, errors="replace") as file:

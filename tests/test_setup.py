@@ -1,0 +1,23 @@
+"""What an installed package brings along."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The package as ``pip install .`` would copy it."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", folder, "build_py", "--build-lib", folder]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_module_and_the_page_are_in_the_package(built):
+    modules = [str(path) for path in Path("odam_d2").rglob("*.py")]
+    assert not [path for path in modules if not (built / path).is_file()]
+    assert (built / "odam_d2" / "show" / "templates" / "report.html").is_file()
