@@ -38,7 +38,8 @@ from odam_d2.explain import (
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
-from odam_d2.show.sheets import DRISE_MEANINGS, TARGET_MEANINGS, contact_sheet
+from odam_d2.show.sheets import contact_sheet
+from odam_d2.show.words import DRISE_MEANINGS, TARGET_MEANINGS
 from odam_d2.structures import HeatMaps
 
 DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")

@@ -18,20 +18,17 @@ import numpy as np
 from PIL import Image
 
 from odam_d2.files import open_atomically
-from odam_d2.show.sheets import (
+from odam_d2.show.overlays import (
     BRIGHTNESS,
     LUT,
-    NO_DETECTIONS,
-    NO_INFLUENCE,
     OPACITY,
     PALETTE,
     SATURATION,
-    STRONGEST,
-    TARGET_MEANINGS,
     check_heat,
     check_image,
     draw_detection,
 )
+from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
 THUMBNAIL_SIDE = 320
@@ -122,8 +119,7 @@ class ReportImage:
     def _thumbnail(self) -> np.ndarray:
         """The photograph, small, with its boxes."""
         height, width = self.photo.shape[:2]
-        scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+        size = fit((height, width), THUMBNAIL_SIDE)[::-1]
         small = np.asarray(Image.fromarray(self.photo).resize(size, Image.Resampling.LANCZOS))
         for d in reversed(range(len(self.labels))):
             box = np.asarray(self.boxes[d]) * ([size[0] / width, size[1] / height] * 2)
