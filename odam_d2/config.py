@@ -6,8 +6,6 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from odam_d2.explain import ExplainSettings
-
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, odam_d2's keys, a yaml file and ``KEY VALUE`` pairs, in this order.
@@ -66,24 +64,6 @@ def add_odam_config(cfg: CfgNode) -> None:
     _add_nms(cfg)
     _add_training(cfg)
     _add_embedding(cfg)
-
-
-def explain_settings(cfg: CfgNode) -> ExplainSettings:
-    """How a config says that predictions are explained: its node ``ODAM.EXPLAIN``.
-
-    Raises:
-        ValueError: an unknown name (the valid ones are listed) or a number out of its range.
-    """
-    options = cfg.ODAM.EXPLAIN
-    return ExplainSettings(
-        method=options.METHOD,
-        layer=options.LAYER,
-        smoothing=options.SMOOTHING,
-        path=options.PATH,
-        memory=options.MEMORY,
-        drise_masks=options.DRISE_MASKS,
-        drise_batch=options.DRISE_BATCH,
-    )
 
 
 def _register() -> None:

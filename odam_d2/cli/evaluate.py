@@ -1,21 +1,23 @@
 """Measure how good the explanations of a detector are: Tables 1-3 and Figure 10 of the paper, over a dataset."""
 
 import argparse
+import shlex
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import launch
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 from torch.multiprocessing import ProcessExitedException
 
-from odam_d2.config import load_config
+from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.settings import read_config
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import (
     COUNTS,
@@ -24,25 +26,22 @@ from odam_d2.evaluation.study.settings import (
     ExplanationSettings,
     choose_metrics,
 )
-from odam_d2.explain import ALL_METHODS, TARGETS
+from odam_d2.explain import METHODS, TARGETS, ExplainSettings
 from odam_d2.predictor import ODAMPredictor
 
-# Exit code of a program stopped by Ctrl-C.
-INTERRUPTED = 130
+# What to say after Ctrl-C.
+GOES_ON = "the same command goes on from here"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     default = ExplanationSettings()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, metavar="YAML")
+    parser = make_parser("evaluate", __doc__)
+    add_config_file(parser)
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a run that was stopped goes on here")
-    parser.add_argument(
-        "--methods",
-        metavar="NAMES",
-        help=f"of {', '.join(ALL_METHODS)}; default {','.join(default.methods)}, with --maps none",
-    )
+    add_output(parser, help="a run that was stopped goes on here")
+    methods = f"of {', '.join(METHODS)}; default {','.join(default.methods)}, with --maps none"
+    add_names(parser, "--methods", methods)
     parser.add_argument(
         "--maps",
         nargs="+",
@@ -50,12 +49,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="measure <image id>_<annotation id>.npy of these folders, each a method named like the folder",
     )
-    parser.add_argument("--metrics", default="cheap", metavar="NAMES", help=f"of {', '.join(METRICS)}; cheap; all")
+    add_names(parser, "--metrics", f"of {', '.join(METRICS)}; cheap (the default); all", default=("cheap",))
     parser.add_argument("--iou-threshold", type=float, default=default.iou_threshold, metavar="IOU")
     parser.add_argument("--score-threshold", type=float, default=default.score_threshold, metavar="SCORE")
     parser.add_argument("--target", default=default.target, help=", ".join(TARGETS))
-    parser.add_argument("--features", default=default.features, help="fpn, roi_pool or a stage such as res4")
-    parser.add_argument("--drise-masks", type=int, default=default.drise_masks, metavar="N")
+    add_layer(parser)
+    parser.add_argument("--drise-masks", type=int, metavar="N", help="default: ODAM.EXPLAIN.DRISE_MASKS")
     parser.add_argument("--perturbation-steps", type=int, default=default.steps, metavar="N")
     parser.add_argument("--protocol", default=default.protocol, help=f"of Deletion, Insertion: {', '.join(PROTOCOLS)}")
     parser.add_argument("--seed", type=int, default=default.seed)
@@ -64,47 +63,42 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-objects", type=int, metavar="N", help="an even choice of the well-detected objects")
     parser.add_argument("--save-maps", action="store_true", help="keep all maps, in the form that --maps reads")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes that share the images")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
-    return parser.parse_args()
+    add_opts(parser)
+    return parser.parse_args(argv)
 
 
-def to_settings(args: argparse.Namespace) -> ExplanationSettings:
+def to_settings(args: argparse.Namespace, explain: ExplainSettings) -> ExplanationSettings:
     """The settings that the command line asks for."""
-    methods = [] if args.maps else list(ExplanationSettings().methods)
-    if args.methods is not None:
-        methods = split(args.methods)
+    methods = args.methods
+    if methods is None:
+        methods = () if args.maps else ExplanationSettings().methods
     return ExplanationSettings(
         methods=tuple(methods),
         map_folders=tuple(args.maps),
-        metrics=choose_metrics(split(args.metrics)),
+        metrics=choose_metrics(args.metrics),
         target=args.target,
-        features=args.features,
+        explain=explain,
         iou_threshold=args.iou_threshold,
         score_threshold=args.score_threshold,
         protocol=args.protocol,
         steps=args.perturbation_steps,
-        drise_masks=args.drise_masks,
         seed=args.seed,
         max_images=args.max_images,
         max_objects=args.max_objects,
     )
 
 
-def split(words: str) -> list[str]:
-    """The names in a comma-separated list."""
-    return [word.strip() for word in words.split(",") if word.strip()]
-
-
-def measure(args: argparse.Namespace, progress: Progress) -> tuple[ExplanationSettings, dict[str, Any]]:
+def measure(args: argparse.Namespace, command: str, progress: Progress) -> tuple[ExplanationSettings, dict[str, Any]]:
     """One process of the run: the settings, and on the main process the summary."""
-    settings = to_settings(args)
-    predictor = ODAMPredictor(load_config(args.config_file, args.opts))
+    cfg = read_config(args)
+    settings = to_settings(args, ExplainSettings.from_options(cfg.ODAM.EXPLAIN))
+    predictor = ODAMPredictor(cfg)
     images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
 
     def tell(what: str, done: int, total: int) -> None:
         progress.update(within, description=what, completed=done, total=total, visible=True)
 
-    facts = {"command": " ".join(sys.argv), "config": args.config_file}
+    facts = {"command": command, "config": args.config_file}
     evaluator = ExplanationEvaluator(
         predictor, args.dataset, args.output, settings, args.batch, args.save_maps, facts, tell
     )
@@ -138,7 +132,7 @@ def report(args: argparse.Namespace, settings: ExplanationSettings, summary: dic
             f"{counts['annotated']} objects none has a detection of its class with a score > {args.score_threshold} "
             f"and an IoU > {args.iou_threshold}"
         )
-        return 1
+        return FAILED
     Console().print(summary_table(settings, summary), highlight=False)
     for method in settings.names:
         if missing := counts[method]["missing"]:
@@ -147,41 +141,39 @@ def report(args: argparse.Namespace, settings: ExplanationSettings, summary: dic
     return 0
 
 
-def run(args: argparse.Namespace) -> int:
-    """One process; the exit code is 1 where nothing could be measured."""
-    console = Console(stderr=True)
-    for name in ("fvcore", "detectron2"):
-        setup_logger(name=name).setLevel("WARNING")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = comm.is_main_process() and console.is_terminal
-    start = time.monotonic()
-    try:
-        with Progress(*columns, console=console, disable=not shown) as progress:
-            settings, summary = measure(args, progress)
-    except (ValueError, OSError) as error:
-        if comm.is_main_process():
-            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        if comm.is_main_process():
-            console.print("interrupted: the same command goes on from here", markup=False)
-        return INTERRUPTED
-    return report(args, settings, summary, time.monotonic() - start) if comm.is_main_process() else 0
+def run_process(args: argparse.Namespace, command: str) -> int:
+    """One process of the run; the exit code is 1 where nothing could be measured."""
+    main_process = comm.is_main_process()
+
+    def work() -> int:
+        quiet_detectron2()
+        start = time.monotonic()
+        with progress_bar(shown=main_process) as progress:
+            settings, summary = measure(args, command, progress)
+        return report(args, settings, summary, time.monotonic() - start) if main_process else 0
+
+    return run_command(work, GOES_ON, shown=main_process)
 
 
-def run_and_exit(args: argparse.Namespace) -> None:
+def run_and_exit(args: argparse.Namespace, command: str) -> None:
     """One process of several: its exit code is all that it can hand back."""
-    if code := run(args):
+    if code := run_process(args, command):
         sys.exit(code)
 
 
-def main() -> int:
+def run(argv: Sequence[str] | None) -> int:
     """Run in as many processes as asked for."""
-    args = parse_arguments()
+    args = parse_arguments(argv)
+    command = shlex.join(["odam", "evaluate", *(sys.argv[1:] if argv is None else argv)])
     if args.num_gpus <= 1:
-        return run(args)
+        return run_process(args, command)
     try:
-        launch(run_and_exit, args.num_gpus, dist_url="auto", args=(args,))
+        launch(run_and_exit, args.num_gpus, dist_url="auto", args=(args, command))
     except ProcessExitedException as error:
         return error.exit_code
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 1 where nothing could be measured."""
+    return run_command(lambda: run(argv), GOES_ON)

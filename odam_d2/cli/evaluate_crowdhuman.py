@@ -1,22 +1,25 @@
-"""AP, MR^-2, JI and recall of a detection file: scripts/evaluate_crowdhuman.py detections.jsonl annotation_val.odgt."""
+"""AP, MR^-2, JI and recall of a file of detections: odam evaluate-crowdhuman detections.jsonl annotation_val.odgt."""
 
 import argparse
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from odam_d2.cli.arguments import make_parser
+from odam_d2.cli.common import run_command
 from odam_d2.data.odgt import read_detections, read_odgt
 from odam_d2.evaluation.detections.crowdhuman import CrowdResult, evaluate_crowd
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser("evaluate-crowdhuman", __doc__)
     parser.add_argument(
         "detections", help="JSON lines {ID, height, width, dtboxes: [{box: [x, y, width, height], score}]}"
     )
     parser.add_argument("ground_truth", help="odgt file, such as CrowdHuman's annotation_val.odgt")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def result_table(result: CrowdResult) -> Table:
@@ -34,17 +37,18 @@ def result_table(result: CrowdResult) -> Table:
     return table
 
 
-def main() -> int:
-    """Run; the exit code is 1 where a file cannot be used."""
-    args = parse_arguments()
-    try:
-        result = evaluate_crowd(read_odgt(args.ground_truth), read_detections(args.detections))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 1
+def run(argv: Sequence[str] | None) -> int:
+    """Measure and print."""
+    args = parse_arguments(argv)
+    result = evaluate_crowd(read_odgt(args.ground_truth), read_detections(args.detections))
     Console().print(result_table(result), highlight=False)
     print(
         f"{result.images} images, {result.people} people, {result.detections} detections, "
         f"{result.ignored_detections} of them in regions to be ignored"
     )
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 1 where a file cannot be used."""
+    return run_command(lambda: run(argv))

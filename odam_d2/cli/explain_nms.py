@@ -2,19 +2,19 @@
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.utils.logger import setup_logger
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from odam_d2.config import load_config
+from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
+from odam_d2.cli.common import progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
-from odam_d2.nms.family import Suppression
-from odam_d2.nms.removals import Removals, list_spared
+from odam_d2.nms import Removals, Suppression
+from odam_d2.nms.removals import list_spared
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.show.sheets import Pair, pair_sheet
 from odam_d2.structures import normalize_maps
@@ -23,15 +23,15 @@ FIELDS = ("image", "score", "x1", "y1", "x2", "y2", "by_score", "by_x1", "by_y1"
 MEASURES = ("iou", "correlation", "distance")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, metavar="YAML", help="ODAM.NMS.NAME in it says which NMS")
+    parser = make_parser("explain-nms", __doc__)
+    add_config_file(parser, help="ODAM.NMS.NAME in it says which NMS")
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    add_output(parser)
     parser.add_argument("--pairs", type=int, default=4, help="pairs of each kind to draw an image (default 4)")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
-    return parser.parse_args()
+    add_opts(parser)
+    return parser.parse_args(argv)
 
 
 def rows(name: str, done: Suppression, removals: Removals) -> list[dict]:
@@ -72,9 +72,8 @@ def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace
     _, done = predictor.explain_nms(image)
     removals = done.removed
     if done.maps is not None:
-        nms = predictor.model.nms
-        threshold = predictor.model.iou_threshold
-        spared = list_spared(done.boxes, done.classes, done.keep, threshold, done.maps, nms.correlation)
+        threshold = done.iou_threshold
+        spared = list_spared(done.boxes, done.classes, done.keep, threshold, done.maps, done.correlation)
         distant = (removals.iou < threshold).nonzero()[: args.pairs, 0]
         drawn = pairs(done, spared, spared.iou.argsort(descending=True)[: args.pairs], "kept too")
         drawn += pairs(done, removals, distant, "removed")
@@ -83,24 +82,22 @@ def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace
     return rows(path.name, done, removals)
 
 
-def main() -> int:
-    """Run; the exit code is 1 where an input cannot be used."""
-    args = parse_arguments()
-    console = Console(stderr=True)
-    setup_logger(name="fvcore").setLevel("WARNING")
-    done = 0
-    try:
-        paths = find_images(args.input)
-        predictor = ODAMPredictor(load_config(args.config_file, args.opts))
-        args.output.mkdir(parents=True, exist_ok=True)
-        with (args.output / "removals.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*FIELDS, *MEASURES])
-            writer.writeheader()
-            for path in track(paths, "explaining", console=console, disable=not console.is_terminal):
-                writer.writerows(explain_image(predictor, path, args))
-                done += 1
-    except (ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 1
-    print(f"{done} images: see {args.output / 'removals.csv'}")
+def run(argv: Sequence[str] | None) -> int:
+    """List and draw."""
+    args = parse_arguments(argv)
+    quiet_detectron2()
+    paths = find_images(args.input)
+    predictor = ODAMPredictor(read_config(args))
+    args.output.mkdir(parents=True, exist_ok=True)
+    with (args.output / "removals.csv").open("w", newline="") as file, progress_bar() as progress:
+        writer = csv.DictWriter(file, [*FIELDS, *MEASURES])
+        writer.writeheader()
+        for path in progress.track(paths, description="explaining"):
+            writer.writerows(explain_image(predictor, path, args))
+    print(f"{len(paths)} images: see {args.output / 'removals.csv'}")
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 1 where an input cannot be used."""
+    return run_command(lambda: run(argv))

@@ -2,59 +2,67 @@
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from detectron2.utils.logger import setup_logger
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from odam_d2.config import load_config
+from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.settings import read_config
 from odam_d2.data.objects import load_objects
 from odam_d2.evaluation.study.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
-from odam_d2.explain import METHODS, TARGETS, GradientExplainer, check_targets
+from odam_d2.explain import GRADIENT_METHODS, TARGETS, ExplainSettings, GradientExplainer, check_methods, check_targets
+from odam_d2.files import write_atomically
 from odam_d2.predictor import ODAMPredictor
 
+DEFAULT_METHODS = ("odam", "gradcam", "gradcam++")
 
-def parse_arguments() -> argparse.Namespace:
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, metavar="YAML")
+    parser = make_parser("sanity", __doc__)
+    add_config_file(parser)
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--methods", default="odam,gradcam,gradcam++", metavar="NAMES", help=f"of {', '.join(METHODS)}")
+    add_output(parser)
+    methods = f"of {', '.join(GRADIENT_METHODS)}; default {','.join(DEFAULT_METHODS)}"
+    add_names(parser, "--methods", methods, default=DEFAULT_METHODS)
     parser.add_argument("--target", default="class_score", help=", ".join(TARGETS))
-    parser.add_argument("--features", default="fpn", help="fpn, roi_pool or a stage such as res4")
+    add_layer(parser)
     parser.add_argument("--score-threshold", type=float, default=0.3, metavar="SCORE")
     parser.add_argument("--max-images", type=int, default=10, metavar="N", help="the first images of the dataset")
     parser.add_argument("--max-detections", type=int, default=5, metavar="N", help="of an image, for randomisation")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
-    return parser.parse_args()
+    add_opts(parser)
+    return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace, console: Console) -> dict[str, SanityResult]:
-    """Run the checks."""
-    methods = [word.strip() for word in args.methods.split(",") if word.strip()]
-    if not methods:
-        raise ValueError(f"--methods names no method; valid methods are {', '.join(METHODS)}")
+def check(args: argparse.Namespace) -> tuple[dict[str, SanityResult], dict[str, Any]]:
+    """Run the checks; by method what they found, and how its maps were made."""
     if min(args.max_images, args.max_detections) < 1:
         raise ValueError(
             f"--max-images {args.max_images} and --max-detections {args.max_detections} must be at least 1"
         )
     check_targets([args.target])
-    explainers = {method: GradientExplainer(method, args.features) for method in methods}
-    predictor = ODAMPredictor(load_config(args.config_file, args.opts))
-    predictor.check_features((args.features,))
+    check_methods(args.methods, GRADIENT_METHODS)
+    cfg = read_config(args)
+    settings = ExplainSettings.from_options(cfg.ODAM.EXPLAIN)
+    explainers = {method: GradientExplainer.from_settings(replace(settings, method=method)) for method in args.methods}
+    predictor = ODAMPredictor(cfg)
+    (target,) = predictor.resolve_targets(args.target)
+    predictor.check_layers((settings.layer,))
     images = list(islice(load_objects(args.dataset).values(), args.max_images))
     args.output.mkdir(parents=True, exist_ok=True)
-    results = {method: SanityResult() for method in methods}
-    options = (args.target, args.score_threshold, args.max_detections, args.seed)
-    for objects in track(images, "checking", console=console, disable=not console.is_terminal):
-        check_image(predictor, objects.read_image(), explainers, results, *options)
-    return results
+    results = {method: SanityResult() for method in args.methods}
+    options = (target, args.score_threshold, args.max_detections, args.seed)
+    with progress_bar() as progress:
+        for objects in progress.track(images, description="checking"):
+            check_image(predictor, objects.read_image(), explainers, results, *options)
+    return results, {method: explainer.settings.describe() for method, explainer in explainers.items()}
 
 
 def result_table(found: dict[str, dict[str, Any]]) -> Table:
@@ -73,29 +81,29 @@ def result_table(found: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def main() -> int:
-    """Run; the exit code is 1 where nothing could be checked. A method that fails a check is a finding, no error."""
-    args = parse_arguments()
-    console = Console(stderr=True)
-    for name in ("fvcore", "detectron2"):
-        setup_logger(name=name).setLevel("WARNING")
-    try:
-        found = check(args, console)
-        numbers = {method: result.to_json() for method, result in found.items()}
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        content = {
-            "settings": settings,
-            "passes": {"spearman below": DEPENDS, "cosine below": SAME},
-            "methods": numbers,
-        }
-        (args.output / "sanity.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        draw_sanity(args.output / "sanity.png", found)
-    except (ValueError, OSError) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        return 1
+def run(argv: Sequence[str] | None) -> int:
+    """Check, write and print. A method that fails a check is a finding, no error."""
+    args = parse_arguments(argv)
+    quiet_detectron2()
+    found, explained_by = check(args)
+    numbers = {method: result.to_json() for method, result in found.items()}
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    content = {
+        "settings": settings,
+        "explained by": explained_by,
+        "passes": {"spearman below": DEPENDS, "cosine below": SAME},
+        "methods": numbers,
+    }
+    write_atomically(args.output / "sanity.json", json.dumps(content, indent=1) + "\n")
+    draw_sanity(args.output / "sanity.png", found)
     if not next(iter(numbers.values()))["detections"]:
         print(f"there is no detection with a score > {args.score_threshold} to explain")
-        return 1
+        return FAILED
     Console().print(result_table(numbers), highlight=False)
     print(f"see {args.output / 'sanity.png'} and {args.output / 'sanity.json'}")
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 1 where nothing could be checked."""
+    return run_command(lambda: run(argv))

@@ -10,7 +10,7 @@ PATHS = ("exact", "batched", "auto")
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """How to explain predictions; ``ODAM.EXPLAIN`` in a config, see :func:`odam_d2.config.explain_settings`.
+    """How to explain predictions; ``ODAM.EXPLAIN`` in a config, see :meth:`from_options`.
 
     Args:
         method: a name of :data:`odam_d2.explain.METHODS`.
@@ -46,6 +46,26 @@ class ExplainSettings:
         for name, least in (("drise_masks", 1), ("drise_batch", 1), ("drise_seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least {least} is needed")
+
+    @classmethod
+    def from_options(cls, options: Any) -> "ExplainSettings":
+        """How a config says that predictions are explained.
+
+        Args:
+            options: the node ``ODAM.EXPLAIN``.
+
+        Raises:
+            ValueError: as in the constructor.
+        """
+        return cls(
+            method=options.METHOD,
+            layer=options.LAYER,
+            smoothing=options.SMOOTHING,
+            path=options.PATH,
+            memory=options.MEMORY,
+            drise_masks=options.DRISE_MASKS,
+            drise_batch=options.DRISE_BATCH,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What of the settings has an influence on the maps, for the record of a run."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from detectron2.config import CfgNode
 
-from odam_d2.config import explain_settings
+from odam_d2.explain import ExplainSettings
 from odam_d2.nms.build import build_nms
 from odam_d2.nms.family import NMS
 
@@ -19,5 +19,7 @@ def detector_nms(cfg: CfgNode, layer: str) -> NMS:
     Raises:
         ValueError: an unknown name, or a value out of its range.
     """
-    explain = replace(explain_settings(cfg), method="odam", layer=layer, path=cfg.ODAM.NMS.PATH)
+    explain = replace(
+        ExplainSettings.from_options(cfg.ODAM.EXPLAIN), method="odam", layer=layer, path=cfg.ODAM.NMS.PATH
+    )
     return build_nms(cfg.ODAM.NMS, explain)

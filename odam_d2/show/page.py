@@ -8,7 +8,6 @@ import base64
 import html
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,20 +17,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from odam_d2.show.sheets import (
+from odam_d2.files import open_atomically
+from odam_d2.show.overlays import (
     BRIGHTNESS,
     LUT,
-    NO_DETECTIONS,
-    NO_INFLUENCE,
     OPACITY,
     PALETTE,
     SATURATION,
-    STRONGEST,
-    TARGET_MEANINGS,
     check_heat,
     check_image,
     draw_detection,
 )
+from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
 THUMBNAIL_SIDE = 320
@@ -122,8 +119,7 @@ class ReportImage:
     def _thumbnail(self) -> np.ndarray:
         """The photograph, small, with its boxes."""
         height, width = self.photo.shape[:2]
-        scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+        size = fit((height, width), THUMBNAIL_SIDE)[::-1]
         small = np.asarray(Image.fromarray(self.photo).resize(size, Image.Resampling.LANCZOS))
         for d in reversed(range(len(self.labels))):
             box = np.asarray(self.boxes[d]) * ([size[0] / width, size[1] / height] * 2)
@@ -155,24 +151,18 @@ def write_report(
     Raises:
         OSError: the file cannot be written; an older page is then left as it was.
     """
-    path = Path(path)
-    template = files("odam_d2").joinpath("templates/report.html").read_text(encoding="utf-8")
+    template = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
     before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
-    temporary = path.with_name(f"{path.name}.part")
-    try:
-        # A file name that is not valid text must not cost the page.
-        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
-            file.write(before)
-            summaries = []
-            for i, image in enumerate(images):
-                summary = json.loads(image)
-                file.write(_data_script(f"image-{i}", {key: summary.pop(key) for key in LAZY}))
-                summaries.append(summary)
-            file.write(_data_script("report", _page_data(summaries, title, details, meanings)))
-            file.write(after)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # A file name that is not valid text must not cost the page.
+    with open_atomically(path, errors="replace") as file:
+        file.write(before)
+        summaries = []
+        for i, image in enumerate(images):
+            summary = json.loads(image)
+            file.write(_data_script(f"image-{i}", {key: summary.pop(key) for key in LAZY}))
+            summaries.append(summary)
+        file.write(_data_script("report", _page_data(summaries, title, details, meanings)))
+        file.write(after)
 
 
 def _page_data(

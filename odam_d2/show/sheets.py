@@ -1,216 +1,25 @@
-"""Pictures of heat maps: colours, overlays, boxes with labels, and contact sheets.
+"""Sheets: all maps of an image, or pairs of candidates that NMS compared, on one picture.
 
 Shapes: D detections, (h,w) image, (hs,ws) sheet. Images are RGB uint8, boxes XYXY in image pixels with continuous
 coordinates (an image spans 0..w and 0..h), heat maps float in [0,1].
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+from odam_d2.show.overlays import BLACK, PALETTE, WHITE, check_heat, check_image, draw_detection, load_font, overlay
+from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
+
 # One target's maps of all detections, or a function from a detection's row to its (h,w) map.
 Maps = np.ndarray | Callable[[int], np.ndarray]
 
-# Heat as colour: brightness rises evenly from black over red to pale yellow, so the order of two places is seen
-# without knowing the scale, in grey print and with any kind of colour blindness too.
-LUT: np.ndarray = np.rint(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
-# Under a heat map the photograph keeps this part of its colourfulness and of its brightness: bright and colourful then
-# always means heat, while everything stays recognisable.
-SATURATION, BRIGHTNESS = 0.35, 0.6
-# How far the strongest heat covers the photograph. Opacity falls to none at zero heat as the square root does: falling
-# linearly it would hide the middle of the scale, whose colours are darker too.
-OPACITY = 0.75
-# Weights of red, green and blue in grey, those of the CSS filters: the browsable page looks like the sheets.
-GREY_WEIGHTS = (0.213, 0.715, 0.072)
-
-# Bright enough to be seen on a photograph, and easy to tell apart; detections take them in turn.
-PALETTE: tuple[Colour, ...] = (
-    (255, 196, 0),
-    (0, 200, 255),
-    (255, 105, 180),
-    (110, 230, 90),
-    (255, 130, 40),
-    (190, 150, 255),
-    (0, 225, 180),
-    (255, 95, 85),
-    (205, 220, 60),
-    (120, 170, 255),
-)
-WHITE, BLACK, MUTED = (255, 255, 255), (0, 0, 0), (96, 96, 96)
-
-# What a target's map answers.
-TARGET_MEANINGS = {
-    "class_score": "why this class",
-    "class_logit": "why this class (before the sigmoid/softmax)",
-    "x1": "why its left side is there",
-    "y1": "why its top side is there",
-    "x2": "why its right side is there",
-    "y2": "why its bottom side is there",
-    "combined": "everything together",
-}
-# D-RISE compares whole detections, box and class, whatever its only target is called.
-DRISE_MEANINGS = {"class_score": "why this box with this class"}
-NO_INFLUENCE, STRONGEST = "0 = no influence", "1 = strongest in this map"
-NO_DETECTIONS = "no detections above the threshold"
-
+MUTED = (96, 96, 96)
 # Longest side of a contact sheet's cell; smaller images are enlarged to at least the second, so that text fits.
 CELL_SIDE, SMALLEST_CELL_SIDE = 320, 160
 COLUMN_WIDTH, GAP, TEXT_SIZE = 220, 10, 17
-# Rounding may leave [0,1] by this much.
-TOLERANCE = 1e-3
-
-
-def check_heat(heat: np.ndarray, name: str = "heat") -> None:
-    """Refuse maps that colours would misrepresent.
-
-    Args:
-        heat: any shape.
-        name: how the message calls it.
-
-    Raises:
-        ValueError: NaN, or a value outside [0,1].
-    """
-    if heat.size and not (heat.min() >= -TOLERANCE and heat.max() <= 1 + TOLERANCE):
-        raise ValueError(f"{name} must lie in [0,1]; it spans {heat.min()}..{heat.max()}")
-
-
-def check_image(image: np.ndarray) -> None:
-    """Refuse what is not a picture.
-
-    Raises:
-        ValueError: not a non-empty (h,w,3) uint8 array.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"an image must be (h,w,3) uint8, not {image.shape} {image.dtype}")
-
-
-def colorize(heat: np.ndarray) -> np.ndarray:
-    """Colours of a heat map: black for 0 over red to pale yellow for 1.
-
-    Args:
-        heat: (h,w) float in [0,1].
-
-    Returns:
-        (h,w,3) uint8 RGB: row ``round(255 * heat)`` of :data:`LUT`.
-
-    Raises:
-        ValueError: NaN, or a value outside [0,1].
-    """
-    check_heat(heat)
-    return LUT[np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)]
-
-
-def dim(image: np.ndarray) -> np.ndarray:
-    """The photograph as it stands under a heat map: paler and darker.
-
-    Args:
-        image: (h,w,3) uint8 RGB.
-
-    Returns:
-        (h,w,3) float32 in [0,255]: ``BRIGHTNESS * (SATURATION * image + (1 - SATURATION) * grey)``.
-    """
-    pixels = image.astype(np.float32)
-    grey = pixels @ np.array(GREY_WEIGHTS, dtype=np.float32)
-    return BRIGHTNESS * (SATURATION * pixels + (1 - SATURATION) * grey[..., None])
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A heat map over a photograph, the more opaque the hotter: what does not matter keeps showing the photograph.
-
-    Args:
-        image: (h,w,3) uint8 RGB.
-        heat: (h,w) float in [0,1].
-
-    Returns:
-        (h,w,3) uint8: ``(1 - a) * dim(image) + a * colorize(heat)`` with ``a = OPACITY * sqrt(heat)``.
-
-    Raises:
-        ValueError: sizes differ, NaN, or a value outside [0,1].
-    """
-    check_image(image)
-    if heat.shape != image.shape[:2]:
-        raise ValueError(f"a heat map of shape {heat.shape} does not cover an image of shape {image.shape[:2]}")
-    alpha = (OPACITY * np.sqrt(np.clip(heat, 0, 1))).astype(np.float32)[..., None]
-    return np.rint((1 - alpha) * dim(image) + alpha * colorize(heat)).astype(np.uint8)
-
-
-def draw_detection(
-    image: np.ndarray, box: Sequence[float], label: str, color: Colour, width: int | None = None
-) -> np.ndarray:
-    """A box and its label on a filled tab, all inside the picture.
-
-    Args:
-        image: (h,w,3) uint8 RGB.
-        box: (4,) XYXY in pixels; the line lies inside it, on columns ``round(x1)`` to ``round(x2) - 1`` and rows
-            likewise, clipped to the picture.
-        label: text; empty for none. Shrinks to fit, and is left out where even small text would not.
-        color: of line and tab.
-        width: of the line in pixels; default grows with the picture. One dark pixel sets it off towards the inside.
-
-    Returns:
-        A copy, (h,w,3) uint8.
-
-    Raises:
-        ValueError: not an image, or a box that is not four finite numbers.
-    """
-    check_image(image)
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise ValueError(f"a box must be four finite numbers, not {list(box)}")
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    scale = (picture.width * picture.height) ** 0.5
-    width = 1 + round(scale / 260) if width is None else width
-    x1, y1, x2, y2 = _pixels(box, picture.size)
-    for thickness, fill in ((width + 1, BLACK), (width, color)):
-        draw.rectangle((x1, y1, x2, y2), outline=fill, width=thickness)
-    if label:
-        _draw_tab(draw, (x1, y1, x2, y2), label, color, max(14, round(0.028 * scale)))
-    return np.asarray(picture)
-
-
-def _pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """First and last column and row a box covers, at least one pixel of the picture."""
-    sides = []
-    for low, high, length in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
-        first = min(max(round(float(low)), 0), length - 1)
-        sides.append((first, min(max(round(float(high)) - 1, first), length - 1)))
-    return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
-
-
-def _draw_tab(
-    draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], label: str, color: Colour, size: int
-) -> None:
-    """A label above its box where there is room, else inside the box's top; never across the picture's border."""
-    picture_width, picture_height = draw.im.size
-    for text_size in range(size, 6, -1):
-        font = _font(text_size)
-        pad = max(1, text_size // 4)
-        # Ascent and descent, not the text's own height: tabs of all labels are equally high.
-        width, height = round(font.getlength(label)) + 2 * pad, sum(font.getmetrics()) + pad // 2
-        if width <= picture_width and height <= picture_height:
-            break
-    else:
-        return
-    x = min(pixels[0], picture_width - width)
-    y = pixels[1] - height if pixels[1] >= height else min(pixels[1], picture_height - height)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
-    ink = BLACK if np.dot(color, GREY_WEIGHTS) > 110 else WHITE
-    draw.text((x + pad, y + pad // 4), label, font=font, fill=ink)
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with matplotlib: Pillow's own lacks every letter outside ASCII."""
-    try:
-        return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-    except OSError:
-        return ImageFont.load_default(size)
 
 
 def contact_sheet(
@@ -352,7 +161,7 @@ def _stack(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[tuple[str, str
 
 def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image:
     """The titles in columns and, where there are maps, the colour bar above them."""
-    name_font, font = _font(TEXT_SIZE), _font(TEXT_SIZE - 2)
+    name_font, font = load_font(TEXT_SIZE), load_font(TEXT_SIZE - 2)
     line = TEXT_SIZE + 5
     meanings = [_wrap(meaning, font, column_width) for _, meaning in titles]
     top = GAP + (line + GAP if len(titles) > 1 else 0)
@@ -371,7 +180,7 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
 
 def _draw_colour_bar(header: Image.Image, height: int) -> None:
     """The colours over a middle grey, as the overlays show them, between their two ends in words."""
-    draw, font = ImageDraw.Draw(header), _font(TEXT_SIZE - 2)
+    draw, font = ImageDraw.Draw(header), load_font(TEXT_SIZE - 2)
     bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_INFLUENCE + STRONGEST))))
     ramp = np.tile(np.linspace(0, 1, bar_width, dtype=np.float32), (height - 4, 1))
     grey = np.full((*ramp.shape, 3), 128, dtype=np.uint8)

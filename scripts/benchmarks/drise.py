@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Table, synchronize
 from odam_d2 import ODAMPredictor, load_config
-from odam_d2.explain.masks.drise import DRISE, Proposals, find_class_vectors
 from odam_d2.explain.masks.black_box import proposal_function
+from odam_d2.explain.masks.drise import DRISE, Proposals, find_class_vectors
 from odam_d2.structures import Trace
 
 DETECTORS = ("fcos_lite0", "faster_rcnn_lite0")

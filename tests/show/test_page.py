@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odam_d2.show.overlays import dim, overlay
 from odam_d2.show.page import ReportImage, write_report
-from odam_d2.show.sheets import dim, overlay
 
 NASTY = "<b>\"cat\" & 'dog'</script><!--<script>\u2028 é 猫"
 GREEN = (60, 120, 60)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from odam_d2.evaluation.study.settings import METRICS
+from odam_d2.files import write_atomically
 
 # A row: one method's map of one object.
 Row = dict[str, Any]
@@ -76,20 +77,13 @@ class Record:
     def write_rows(self, entries: Iterable[Entry]) -> None:
         """Write ``objects.csv`` anew, in the order of the entries."""
         rows = [row for entry in entries for row in entry["rows"]]
-        write_text(self.folder / "objects.csv", ",".join(COLUMNS) + "\n" + _to_csv(rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: it is never half written."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+        write_atomically(self.folder / "objects.csv", ",".join(COLUMNS) + "\n" + _to_csv(rows))
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         # Several processes may do this at once; they write the same.
-        write_text(path, json.dumps(settings, indent=1) + "\n")
+        write_atomically(path, json.dumps(settings, indent=1) + "\n")
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -7,9 +7,10 @@ from typing import Any
 
 from odam_d2.evaluation.study.curves import draw_curves, mean_curves
 from odam_d2.evaluation.study.examples import ExampleStore
-from odam_d2.evaluation.study.record import Entry, write_text
+from odam_d2.evaluation.study.record import Entry
 from odam_d2.evaluation.study.settings import COUNTS, METRICS, ExplanationSettings
 from odam_d2.evaluation.study.tables import summarize, write_tables
+from odam_d2.files import write_atomically
 
 # Of the settings, what a reader of the tables wants to know.
 SHOWN = ("target", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
@@ -49,12 +50,12 @@ def write_results(
         "annotated": sum(entry["objects"] for entry in entries.values()),
     }
     counts = summary[COUNTS] = of_images | summary[COUNTS]
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     told = dict(facts) | _told(settings) | {"objects": _objects(counts)}
-    write_text(folder / "tables.md", write_tables(rows, summary, methods, metrics, told))
+    write_atomically(folder / "tables.md", write_tables(rows, summary, methods, metrics, told))
     wanted = {f"{name.removesuffix('_auc')}_curve" for name in metrics}
     curves = {name: curve for name, curve in mean_curves(rows, methods).items() if name in wanted}
-    write_text(folder / "curves.json", json.dumps(curves, indent=1) + "\n")
+    write_atomically(folder / "curves.json", json.dumps(curves, indent=1) + "\n")
     # Of an earlier run that was stopped while it wrote.
     (folder / "curves.png").unlink(missing_ok=True)
     if curves:

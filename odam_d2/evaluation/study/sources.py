@@ -16,6 +16,7 @@ from torch import Tensor
 
 from odam_d2.evaluation.study.settings import ExplanationSettings
 from odam_d2.explain import GRADIENT_METHODS, BlackBoxExplainer, DRISEState, GradientExplainer, explain_together
+from odam_d2.files import open_atomically
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import HeatMaps, Trace
 
@@ -248,6 +249,5 @@ def _load_state(path: Path, boxes: Tensor) -> DRISEState:
 
 def _save_state(path: Path, state: DRISEState) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(state.state_dict(), part)
-    os.replace(part, path)
+    with open_atomically(path, "wb") as file:
+        torch.save(state.state_dict(), file)

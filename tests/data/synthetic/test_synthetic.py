@@ -1,8 +1,6 @@
 """Made crowds: what is written about them is what is in them, always the same, and about as crowded as CrowdHuman."""
 
 import json
-import runpy
-import sys
 
 import cv2
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from odam_d2.boxes import box_iou
-from odam_d2.data.synthetic.dataset import SPLITS, crowd_statistics, make_crowd, write_dataset
+from odam_d2.data.synthetic.dataset import crowd_statistics, make_crowd, write_dataset
 from odam_d2.data.synthetic.figures import draw_person, draw_thing, paste, tight_box
 from odam_d2.data.synthetic.scene import LEAST_VISIBLE
 
@@ -229,16 +227,3 @@ def test_sprites_touch_all_their_sides_and_paste_cuts_what_sticks_out():
             big = np.zeros((9 * h, 9 * w, 3), np.float32)
             paste(big, sprite, x + 4 * w, y + 4 * h)
             assert np.array_equal(part, big[4 * h : 5 * h, 4 * w : 5 * w])
-
-
-def test_script_makes_what_is_missing_and_prints_statistics(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(SPLITS, "val0", (1, 2))
-    monkeypatch.setattr(sys, "argv", ["make", "--root", str(tmp_path), "--splits", "val0", "--workers", "1"])
-    runpy.run_path("scripts/make_synthetic_crowd.py", run_name="__main__")
-    before = contents(tmp_path)
-    assert "val0: 2 images" in capsys.readouterr().out
-    runpy.run_path("scripts/make_synthetic_crowd.py", run_name="__main__")
-    assert "existed" in capsys.readouterr().out and contents(tmp_path) == before
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--crowd-level", "-1", "--root", str(tmp_path / "b")])
-    with pytest.raises(SystemExit, match="error: crowd_level is -1"):
-        runpy.run_path("scripts/make_synthetic_crowd.py", run_name="__main__")

@@ -25,6 +25,7 @@ from evaluation.explained import (
 from odam_d2.evaluation.metrics.specification import area_under_curve
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
+from odam_d2.explain import ExplainSettings
 
 NAME = "odam_explained"
 RESULTS = ("objects.csv", "summary.json", "curves.json", "index.html", "tables.md")
@@ -120,9 +121,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_files(predictor, data
 
 
 def forbid(explain, image_id):
-    def checked(objects):
+    def checked(objects, output):
         assert objects.image_id != image_id
-        explain(objects)
+        explain(objects, output)
 
     return checked
 
@@ -232,7 +233,7 @@ class Stop(Exception):
 
 
 def test_drise_stopped_within_an_image_goes_on_from_its_last_mask(predictor, dataset, tmp_path):
-    chosen = settings("drise", drise_masks=12)
+    chosen = settings("drise", explain=ExplainSettings(drise_masks=12))
     evaluate(predictor, tmp_path / "whole", chosen, images=["1"], batch=4)
     counts = []
 
@@ -300,7 +301,7 @@ def test_other_detectors(kind, quick_weights, tmp_path):
     other = make_predictor(kind, quick_weights(kind))
     register("odam_other", write_dataset(tmp_path / "data", other))
     try:
-        chosen = settings("odam", "drise", metrics=tuple(METRICS), steps=2, drise_masks=4)
+        chosen = settings("odam", "drise", metrics=tuple(METRICS), steps=2, explain=ExplainSettings(drise_masks=4))
         evaluator = ExplanationEvaluator(other, "odam_other", tmp_path / "out", chosen)
         evaluator.process([{"image_id": 3}])
         evaluator.evaluate()

@@ -1,4 +1,4 @@
-"""``scripts/evaluate_explanations.py`` from the command line: its results, and what it says when something is wrong."""
+"""``odam evaluate``: its results, and what it says when something is wrong."""
 
 import json
 import os
@@ -7,12 +7,11 @@ import sys
 
 import pytest
 import torch
-from in_process import call_script
 
 from evaluation.explained import DETECTED, make_predictor, register, unregister, write_dataset
+from odam_d2.cli.evaluate import main
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 
-SCRIPT = "scripts/evaluate_explanations.py"
 NAME = "odam_commanded"
 
 
@@ -28,8 +27,12 @@ def dataset(quick_weights, tmp_path_factory):
 
 
 @pytest.fixture
-def run(dataset, monkeypatch, capsys):
-    return lambda *words: call_script(SCRIPT, words, monkeypatch, capsys)
+def run(dataset, call):
+    def call_main(*words):
+        done = call(main, *words)
+        return done.code, done.out, done.err
+
+    return call_main
 
 
 def command(weights, output, *more, dataset=NAME):
@@ -69,7 +72,7 @@ def test_nothing_well_detected_is_said_with_all_files_written(run, quick_weights
         (["--dataset", "absent"], f"unknown dataset 'absent'; those with files here are {NAME}"),
         (["--dataset", "coco_2017_val"], "instances_val2017.json; set DETECTRON2_DATASETS"),
         (["--dataset", "synthetic_crowd_val2_coco"], "make_synthetic_crowd.py"),
-        (["--features", "res9"], "'res9'"),
+        (["--layer", "res9"], "'res9'"),
         (["--maps", "absent"], "there is no folder of maps absent"),
         (["--iou-threshold", "2"], "iou_threshold is 2.0"),
         (["--batch", "0"], "batch is 0"),
@@ -117,7 +120,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(run, quick_w
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.device_count() == 1, reason="Detectron2 launches one process for each GPU")
 def test_several_processes_end_with_the_results_or_with_one_sentence(dataset, quick_weights, tmp_path):
-    # A process of its own knows the datasets that the script registers.
+    # A process of its own knows the datasets that the command registers.
     root = dataset.parents[1]
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_val2017.json").write_text(dataset.read_text())
@@ -125,7 +128,7 @@ def test_several_processes_end_with_the_results_or_with_one_sentence(dataset, qu
 
     def run(output, method):
         words = command(quick_weights("fcos"), output, "--methods", method, "--num-gpus", "2", dataset="coco_mini_val")
-        line = [sys.executable, SCRIPT, *map(str, words)]
+        line = [sys.executable, "-m", "odam_d2.cli", "evaluate", *map(str, words)]
         return subprocess.run(line, capture_output=True, text=True, timeout=600, env={**os.environ, **settings})
 
     done = run(tmp_path / "out", "odam")

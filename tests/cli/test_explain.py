@@ -1,29 +1,22 @@
-"""``scripts/explain.py`` from the command line: what it writes, and what it says when something is wrong."""
+"""``odam explain``: what it writes, and what it says when something is wrong."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from in_process import call_script
 from PIL import Image
 
 from helpers import random_photo
-
-SCRIPT = [sys.executable, "scripts/explain.py"]
+from odam_d2.cli.explain import main
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        code, stdout, stderr = call_script("scripts/explain.py", words, monkeypatch, capsys)
-        return SimpleNamespace(returncode=code, stdout=stdout, stderr=stderr)
-
-    return call
+def run(call):
+    return lambda *words: call(main, *words)
 
 
 def command(kind, weights, images, output, *more):
@@ -44,9 +37,9 @@ def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weight
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photograph")
     out = tmp_path / "out"
     done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--targets", "class_score,", "x2"))
-    assert done.returncode == 0, done.stderr
-    assert "broken.jpg" in done.stderr and "Traceback" not in done.stderr
-    assert "2 images" in done.stdout and "ms / map" in done.stdout
+    assert done.code == 0, done.err
+    assert "broken.jpg" in done.err and "Traceback" not in done.err
+    assert "2 images" in done.out and "ms / map" in done.out
     manifest = json.loads((out / "manifest.json").read_text())
     assert [i["name"] for i in manifest["images"]] == ["photo 0", "photo 1"]
     assert [f["file"].endswith("broken.jpg") for f in manifest["failed"]] == [True]
@@ -65,9 +58,9 @@ def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weight
 
 def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_path, run):
     words = command("faster_rcnn", quick_weights("faster_rcnn"), [photos / "photo 0.png"], tmp_path / "out")
-    options = ["--max-instances", "2", "--features", "roi_pool", "--method", "gradcam++", "--targets", "combined"]
+    options = ["--max-instances", "2", "--layer", "roi_pool", "--method", "gradcam++", "--targets", "combined"]
     done = run(*words[:-3], *options, *words[-3:])
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (entry,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"]
     assert len(entry["scores"]) == 2
 
@@ -75,7 +68,7 @@ def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_pa
 def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     words = [*command("faster_rcnn", quick_weights("faster_rcnn"), [photos], tmp_path / "out", "--method", "drise")]
     done = run(*words, "ODAM.EXPLAIN.DRISE_MASKS", "4", "ODAM.EXPLAIN.CONFIDENCE_THRESHOLD", "0.0")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["run"]["masks"] == 4 and manifest["run"]["targets"] == ["class_score"]
     # It has no layer, and its maps are not smoothed.
@@ -85,13 +78,13 @@ def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     raw = np.load(tmp_path / "out" / "maps" / "photo 0.npz")
     assert raw["stride"] == 1 and raw["class_score"].shape == (len(raw["scores"]), *raw["network_size"])
     refused = run(*words[:-3], "--targets", "x1", *words[-3:])
-    assert refused.returncode == 1 and "not 'x1'" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert refused.code == 1 and "not 'x1'" in refused.err and len(refused.err.splitlines()) == 1
 
 
 def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert [i["boxes"] for i in manifest["images"]] == [[], []]
     assert (tmp_path / "out" / "index.html").stat().st_size > 1000
@@ -103,7 +96,7 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
     (other / "photo 0.png").write_bytes((photos / "photo 1.png").read_bytes())
     inputs = [photos / "photo 0.png", other / "photo 0.png"]
     done = run(*command("fcos", quick_weights("fcos"), inputs, tmp_path / "out", "--targets", "class_score"))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert sorted(p.stem for p in (tmp_path / "out" / "maps").iterdir()) == ["photo 0", "photo 0_2"]
 
 
@@ -113,7 +106,7 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
         (["--targets", "size"], "'size'"),
         (["--targets", ","], "--targets"),
         (["--method", "lime"], "'lime'"),
-        (["--features", "res9"], "'res9'"),
+        (["--layer", "res9"], "'res9'"),
         (["--max-instances", "0"], "--max-instances"),
         (["--confidence-threshold", "2"], "--confidence-threshold is 2.0"),
         (["--config-file", "configs/absent.yaml"], "configs/absent.yaml"),
@@ -123,9 +116,9 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
 def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out")
     done = run(*words[:-3], *change, *words[-3:])
-    assert done.returncode != 0
-    assert culprit in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.code != 0
+    assert culprit in done.err and "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
 
 
 @pytest.mark.parametrize(
@@ -140,22 +133,22 @@ def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, ph
 )
 def test_wrong_options_are_one_sentence_that_names_the_culprit(opts, culprit, photos, quick_weights, tmp_path, run):
     done = run(*command("fcos", quick_weights("fcos"), [photos], tmp_path / "out"), *opts)
-    assert done.returncode != 0
-    assert culprit in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.code != 0
+    assert culprit in done.err and "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
 
 
 def test_only_unusable_images_is_a_failure_with_a_valid_manifest(quick_weights, tmp_path, run):
     (tmp_path / "empty.png").write_bytes(b"")
     done = run(*command("fcos", quick_weights("fcos"), [tmp_path / "empty.png"], tmp_path / "out"))
-    assert done.returncode != 0 and "empty.png" in done.stderr
+    assert done.code != 0 and "empty.png" in done.err
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["images"] == []
 
 
 def test_output_that_cannot_be_written_is_refused_before_any_work(photos, quick_weights, tmp_path, run):
     (tmp_path / "file").write_text("in the way")
     done = run(*command("fcos", quick_weights("fcos"), [photos], tmp_path / "file" / "out"))
-    assert done.returncode != 0 and "file" in done.stderr and "Traceback" not in done.stderr
+    assert done.code != 0 and "file" in done.err and "Traceback" not in done.err
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -167,7 +160,7 @@ def test_ctrl_c_keeps_what_is_finished(quick_weights, tmp_path):
     out = tmp_path / "out"
     words = command("fcos", quick_weights("fcos"), [photos], out)
     process = subprocess.Popen(
-        [*SCRIPT, *map(str, words)],
+        [sys.executable, "-m", "odam_d2.cli", "explain", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

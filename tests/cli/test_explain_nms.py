@@ -1,32 +1,29 @@
-"""``scripts/explain_nms.py`` from the command line."""
+"""``odam explain-nms``: what it lists and draws, and what it says when something is wrong."""
 
 import csv
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from in_process import call_script
 from PIL import Image
 
 from helpers import random_photo
+from odam_d2.cli.explain_nms import main
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(kind, weights, output, *opts, images):
+def run(call):
+    def call_main(kind, weights, output, *opts, images):
         words = ["--config-file", f"configs/quick/{kind}.yaml", "--input", images, "--output", output]
-        words += ["--opts", "MODEL.WEIGHTS", weights, *opts]
-        code, stdout, stderr = call_script("scripts/explain_nms.py", words, monkeypatch, capsys)
-        return SimpleNamespace(returncode=code, stdout=stdout, stderr=stderr)
+        return call(main, *words, "--opts", "MODEL.WEIGHTS", weights, *opts)
 
-    return call
+    return call_main
 
 
 def test_removed_candidates_are_listed_and_pairs_drawn(quick_weights, tmp_path, run):
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     image = tmp_path / "photo.png"
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", images=image)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     with (tmp_path / "out" / "removals.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 0
@@ -42,7 +39,7 @@ def test_greedy_nms_is_listed_without_correlations(quick_weights, tmp_path, run)
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     opts = ("ODAM.NMS.NAME", "greedy")
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", *opts, images=tmp_path / "photo.png")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     with (tmp_path / "out" / "removals.csv").open() as file:
         assert all(row["correlation"] == "" and float(row["iou"]) > 0.6 - 1e-3 for row in csv.DictReader(file))
 
@@ -51,6 +48,6 @@ def test_soft_nms_and_a_missing_image_give_one_sentence(quick_weights, tmp_path,
     Image.fromarray(random_photo(75, 133)).save(tmp_path / "photo.png")
     opts = ("ODAM.NMS.NAME", "soft")
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", *opts, images=tmp_path / "photo.png")
-    assert done.returncode == 1 and "Soft-NMS lowers scores" in done.stderr and "Traceback" not in done.stderr
+    assert done.code == 1 and "Soft-NMS lowers scores" in done.err and "Traceback" not in done.err
     done = run("fcos_odam_nms", quick_weights("fcos"), tmp_path / "out", images=tmp_path / "none.png")
-    assert done.returncode == 1 and "none.png" in done.stderr and "Traceback" not in done.stderr
+    assert done.code == 1 and "none.png" in done.err and "Traceback" not in done.err

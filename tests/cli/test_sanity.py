@@ -1,11 +1,11 @@
-"""``scripts/sanity_check.py`` from the command line."""
+"""``odam sanity``: the figure and its numbers, and what it says when something is wrong."""
 
 import json
 
 import pytest
-from in_process import call_script
 
 from evaluation.explained import make_predictor, register, unregister, write_dataset
+from odam_d2.cli.sanity import main
 
 NAME = "odam_checked"
 
@@ -19,13 +19,14 @@ def dataset(quick_weights, tmp_path_factory):
 
 
 @pytest.fixture
-def run(dataset, quick_weights, monkeypatch, capsys):
-    def call(output, *more):
+def run(dataset, quick_weights, call):
+    def call_main(output, *more):
         words = ["--config-file", "configs/quick/fcos.yaml", "--dataset", NAME, "--output", output, *more]
         opts = ["--opts", "MODEL.WEIGHTS", quick_weights("fcos")]
-        return call_script("scripts/sanity_check.py", [*words, *opts], monkeypatch, capsys)
+        done = call(main, *words, *opts)
+        return done.code, done.out, done.err
 
-    return call
+    return call_main
 
 
 def test_one_command_gives_one_figure_and_its_numbers(run, tmp_path):

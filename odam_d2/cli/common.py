@@ -1,0 +1,92 @@
+"""What all commands share on the terminal: one progress bar, one form of errors, one end.
+
+A command is imported only when it runs, and this module brings neither PyTorch nor Detectron2 along.
+"""
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Exit code where the work could not be done. Wrong words on the command line are 2, as argparse has it.
+FAILED = 1
+# Exit code of a program stopped by Ctrl-C.
+INTERRUPTED = 130
+
+
+def run_command(work: Callable[[], int], interrupted: str = "", shown: bool = True) -> int:
+    """Run a command, and end as all commands end where it cannot be done or is stopped.
+
+    Args:
+        work: parses the command line, does what it says, and returns the exit code.
+        interrupted: what Ctrl-C leaves behind.
+        shown: whether this process speaks; of several, one does.
+
+    Returns:
+        the exit code: that of ``work``, :data:`FAILED` after an error that its message explains, or
+        :data:`INTERRUPTED`.
+    """
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        if shown:
+            print_error(error)
+        return FAILED
+    except KeyboardInterrupt:
+        if shown:
+            print_interrupted(interrupted)
+        return INTERRUPTED
+
+
+def print_error(error: Exception | str) -> None:
+    """Print why nothing more can be done: one red line on stderr.
+
+    Args:
+        error: a message that names the value and the remedy, or an exception with one.
+    """
+    _print_line(Console(stderr=True), f"error: {error}", "red")
+
+
+def print_interrupted(left: str = "") -> None:
+    """Print that Ctrl-C was the end: one line on stderr.
+
+    Args:
+        left: what it leaves behind, or how to go on.
+    """
+    _print_line(Console(stderr=True), f"interrupted: {left}" if left else "interrupted")
+
+
+def print_left_out(console: Console, error: Exception) -> None:
+    """Print why something was left out while the rest goes on: one yellow line on stderr.
+
+    Args:
+        console: of the progress bar, so that the line does not tear it.
+        error: an exception whose message names what was left out.
+    """
+    _print_line(console, f"left out: {error}", "yellow")
+
+
+def _print_line(console: Console, text: str, style: str | None = None) -> None:
+    # Messages hold file names, in which brackets are no markup.
+    line = " ".join(text.splitlines())
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress_bar(shown: bool = True) -> Progress:
+    """A bar on stderr with what is done, how much of how much, and how long the rest may take.
+
+    Args:
+        shown: False for processes that keep silent. Without a terminal there is never a bar.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+
+
+def quiet_detectron2() -> None:
+    """Let Detectron2 and fvcore print warnings alone: what they tell about every model hides what a command says."""
+    # Imported here, because it brings PyTorch, for which commands without a detector need not wait.
+    from detectron2.utils.logger import setup_logger
+
+    for name in ("fvcore", "detectron2"):
+        setup_logger(name=name).setLevel("WARNING")

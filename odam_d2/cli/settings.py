@@ -1,0 +1,34 @@
+"""The config of a command, with what its options change."""
+
+import argparse
+
+from detectron2.config import CfgNode
+
+from odam_d2.config import load_config
+
+# Options that are short for a key of the config.
+SHORT_FOR = {
+    "method": "METHOD",
+    "layer": "LAYER",
+    "drise_masks": "DRISE_MASKS",
+    "confidence_threshold": "CONFIDENCE_THRESHOLD",
+    "max_instances": "MAX_INSTANCES",
+}
+
+
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """``--config-file`` with ``--opts``, and then the options that are short for keys of ``ODAM.EXPLAIN``.
+
+    Args:
+        args: of a command that has the first two.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key or value that cannot be used.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    for option, key in SHORT_FOR.items():
+        value = vars(args).get(option)
+        if value is not None:
+            cfg.ODAM.EXPLAIN[key] = value
+    return cfg
