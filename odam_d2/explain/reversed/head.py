@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from odam_d2.explain.gradients import row_gradients
-from odam_d2.explain.reversed.modules import check_reversible, tower_radius
+from odam_d2.explain.reversed.modules import check_reversible, full_precision, tower_radius
 from odam_d2.explain.reversed.tower import Places, ReversedTower
 from odam_d2.structures import Grid, Subnet, Trace
 
@@ -133,7 +133,7 @@ def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded]
     for part in torch.arange(len(rows), device=rows.device).split(chunk):
         places = Places(y[part], x[part], anchor[part], size, radius)
         # The subnets' gradients add up at the features, and a map is linear in the gradient before it is rectified.
-        total = features.new_zeros((len(part), *((side, side) if plan == "patch" else size)), dtype=torch.float32)
+        total = full_precision(features).new_zeros((len(part), *((side, side) if plan == "patch" else size)))
         for tower, (_, pairs) in zip(towers, seeded):
             total = total + tower.products(places, [(conv, seed[rows[part]]) for conv, seed in pairs])
         maps.append(total.relu())

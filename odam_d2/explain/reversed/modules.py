@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from odam_d2.structures import Subnet
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """A tensor in float32, whatever autocast made of it; float64 stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def check_reversible(subnet: Subnet) -> None:
     """Refuse a subnet with a module that the reversed head does not know.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odam_d2.explain.reversed.modules import affine_scale, group_statistics
+from odam_d2.explain.reversed.modules import affine_scale, full_precision, group_statistics
 from odam_d2.structures import Size, Subnet
 
 
@@ -93,7 +93,7 @@ class ReversedTower:
         inputs = (features, *subnet.seen[level])
         position = list(subnet.seen).index(level)
         # Factors of norms that were passed but not yet applied: they commute with masks, and fold into weights.
-        scale = features.new_ones(subnet.predictors[0][0].in_channels, dtype=torch.float32)
+        scale = full_precision(features).new_ones(subnet.predictors[0][0].in_channels)
         clean = self.whole  # whether gradients beyond the border of the level are zero by now
         for number in reversed(range(len(subnet.tower))):
             module = subnet.tower[number]
@@ -109,7 +109,7 @@ class ReversedTower:
                 scale = scale.new_ones(module.in_channels)
                 clean = self.whole
             elif isinstance(module, nn.GroupNorm):
-                normalised, inverse_sigma = group_statistics(module, inputs[number].float())
+                normalised, inverse_sigma = group_statistics(module, full_precision(inputs[number]))
                 gamma = scale if module.weight is None else scale * module.weight
                 scale = gamma * inverse_sigma
                 if self.whole:
@@ -122,7 +122,7 @@ class ReversedTower:
                     )
             elif not isinstance(module, nn.Identity):
                 scale = scale * affine_scale(module, position)
-        factor = features.float()
+        factor = full_precision(features)
         if not (subnet.tower and isinstance(subnet.tower[0], nn.Conv2d)):
             # A norm in front of the first convolution acts on the gradient channel by channel, as A does.
             factor = factor * scale[:, None, None]
@@ -254,7 +254,7 @@ class Correction:
         self.normalised = padded_rows(normalised, margin)
         height, width = features.shape[-2:]
         reach = weight.shape[-1] // 2
-        cells = features[0].float().flatten(1).t()
+        cells = full_precision(features[0]).flatten(1).t()
         # Zero beyond the border, where no cell of the GroupNorm is.
         padded = F.pad(normalised[0].permute(1, 2, 0), (0, 0, *(reach,) * 4))
         ones = F.pad(padded.new_ones(height, width, 1), (0, 0, *(reach,) * 4))
@@ -287,7 +287,7 @@ def _seed_patches(seeds: Sequence[tuple[nn.Conv2d, Tensor]], anchor: Tensor) -> 
         count, values = seed.shape
         # Output channel a * V + v.
         channel = anchor[:, None] * values + torch.arange(values, device=seed.device)
-        by_channel = seed.new_zeros(count, conv.out_channels).scatter(1, channel, seed).float()
+        by_channel = full_precision(seed.new_zeros(count, conv.out_channels).scatter(1, channel, seed))
         missing = (side - conv.kernel_size[0]) // 2
         patches = (by_channel @ conv.weight.flatten(1)).view(count, *conv.weight.shape[1:])
         total = total + F.pad(patches, (missing,) * 4)
