@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from helpers import DEVICES, AveragePyramid, index_in_level, random_input, small_cfg, tiny_fcos, trace_of
+from helpers import DEVICES, AveragePyramid, index_in_level, random_input, small_cfg, tiny_fcos, trace_of, traces_of
 from odam_d2.explain import TARGETS, GradientExplainer, explain, target_output
 from odam_d2.explain.gradients import detection_gradients
 
@@ -179,14 +179,20 @@ def test_no_detections_give_an_empty_trace(model):
 
 def test_images_of_a_batch_are_detected_and_explained_as_one_by_one(model):
     first, second = random_input(seed=1), random_input(seed=2)
-    together = detections(model, [first, second])
-    for batch, expected in zip((first, second), together):
-        instances, trace = trace_of(model, batch)
-        assert torch.allclose(instances.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3)
-        maps = GradientExplainer()(trace, "class_score").maps
-        _, alone = trace_of(model, batch, keep=lambda found: torch.tensor([1]))
-        assert torch.allclose(GradientExplainer()(alone, "class_score").to_image()[0], maps_at(trace, 1), atol=1e-6)
-        assert len(maps) == len(instances)
+    expected = detections(model, [first, second])
+    together = traces_of(model, [first, second])
+    for batch, own, (instances, trace) in zip((first, second), expected, together):
+        # In one forward pass as the detector's own batch, to the last bit.
+        assert torch.equal(instances.pred_boxes.tensor, own.pred_boxes.tensor)
+        assert torch.equal(instances.scores, own.scores)
+        alone, single = trace_of(model, batch)
+        assert torch.allclose(alone.pred_boxes.tensor, own.pred_boxes.tensor, atol=1e-3)
+        assert torch.equal(single.places, trace.places) and len(trace) > 1
+        for row in range(len(trace)):
+            mine, other = maps_at(trace, row), maps_at(single, row)
+            assert torch.allclose(mine, other, atol=1e-5 * float(other.max()) + 1e-9)
+    # Each image has maps of its own.
+    assert not torch.allclose(maps_at(together[0][1], 0), maps_at(together[1][1], 0))
 
 
 def maps_at(trace, row):
@@ -233,6 +239,31 @@ def tent(side, start, zoom):
     profile = (1 - (position - centre).abs() / 8).clamp(min=0)
     profile = torch.where((position < 4) & (start == 0), torch.ones(()), profile)
     return profile / profile.max()
+
+
+@pytest.mark.parametrize("names", [("s3", "s4", "s5"), ("stages.1", "stages.2", "stages.3"), ("c", "b", "a")])
+def test_layers_are_what_the_backbone_offers_whatever_they_are_called(names):
+    expected = GradientExplainer(layer="res4")(trace_of(tiny_fcos(), random_input(), ("res4",))[1], "class_score")
+    model = tiny_fcos()
+    rename_stages(model, names)
+    assert model.layers == [*names, "fpn"]
+    _, trace = trace_of(model, random_input(), (names[1],))
+    assert set(trace.layers) == {names[1]}
+    maps = GradientExplainer(layer=names[1])(trace, "class_score")
+    assert torch.equal(maps.maps, expected.maps) and maps.maps.max() > 0
+
+
+def rename_stages(model, names):
+    """The same backbone, by other names for its stages."""
+    bottom_up = model.backbone.bottom_up
+    old = list(bottom_up._out_features)
+    forward = bottom_up.forward
+    bottom_up.forward = lambda images: dict(zip(names, forward(images).values()))
+    bottom_up._out_features = list(names)
+    for field in ("_out_feature_channels", "_out_feature_strides"):
+        values = getattr(bottom_up, field)
+        setattr(bottom_up, field, {new: values[name] for name, new in zip(old, names)})
+    model.backbone.in_features = tuple(names)
 
 
 def test_unknown_layers_are_refused_with_the_valid_ones():

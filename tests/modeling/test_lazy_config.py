@@ -9,7 +9,8 @@ from detectron2.modeling import FPN
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 
-from helpers import TinyBottomUp, random_input, tiny_fcos
+from helpers import TinyBottomUp, random_input, random_photo, tiny_fcos
+from odam_d2 import ODAMPredictor
 from odam_d2.modeling import ODAMFCOS
 
 
@@ -60,3 +61,13 @@ def test_a_change_to_the_lazy_config_changes_the_detector(config):
     torch.nn.init.constant_(model.head.bbox_pred.bias, 2.0)
     with torch.no_grad():
         assert len(model([random_input()])[0]["instances"]) == 2
+
+
+def test_a_lazily_built_detector_says_why(config):
+    model = instantiate(config)
+    torch.nn.init.constant_(model.head.bbox_pred.bias, 2.0)
+    predictor = ODAMPredictor.from_model(model, ["cat", "cup", "dog"], min_size=96, max_size=160)
+    explanation = predictor.explain(random_photo(96, 128), ["class_score", "class_score[cup]", "x2"], instances=[0, 1])
+    assert list(explanation.maps) == ["class_score", "class_score[cup]", "x2"] and len(explanation) == 2
+    assert all(maps.shape == (2, 96, 128) for maps in explanation.maps.values())
+    assert explanation.maps["class_score"].amax() == 1

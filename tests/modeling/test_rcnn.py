@@ -3,11 +3,12 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 
 from helpers import random_input, small_cfg, trace_of, traces_of
 from odam_d2.explain import TARGETS, GradientExplainer, explain, target_output
 from odam_d2.explain.gradients import detection_gradients
+from odam_d2.modeling import check_explainable
 
 
 def rcnn(*opts):
@@ -126,8 +127,31 @@ def test_no_proposals_at_all_give_an_empty_trace():
 
 def test_heads_that_cannot_be_traced_are_named():
     model = rcnn("MODEL.ROI_HEADS.NAME", "StandardROIHeads")
-    with pytest.raises(ValueError, match="StandardROIHeads.*ODAMROIHeads"):
-        trace_of(model, random_input())
+    for ask in (lambda: trace_of(model, random_input()), lambda: check_explainable(model)):
+        with pytest.raises(ValueError, match="StandardROIHeads.*ODAMROIHeads"):
+            ask()
+
+
+def test_regions_that_come_with_the_image_are_its_places():
+    model, batch = rcnn(), random_input()
+    features = model.backbone(model.preprocess_image([batch]).tensor)
+    regions = Instances((100, 150))
+    regions.proposal_boxes = Boxes(torch.tensor([[5.0, 5.0, 60.0, 70.0], [50.0, 20.0, 140.0, 95.0]]))
+    regions.objectness_logits = torch.zeros(2)
+    model.proposal_generator = None
+    batch["proposals"] = regions
+    with torch.no_grad():
+        expected = model([batch])[0]["instances"]
+    observation = model.observe([batch])
+    (found,) = observation.detections()
+    assert len(expected) > 0 and torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(observation.regions(0)[:, 0], regions.proposal_boxes.tensor)
+    pooled = model.roi_heads.box_pooler(
+        [features[f] for f in model.roi_heads.box_in_features], [regions.proposal_boxes]
+    )
+    trace = observation.trace(0, torch.tensor([1, 0]), torch.tensor([0, 0]))
+    assert torch.allclose(trace.regions.features[-1][trace.regions.rows], pooled[[1, 0]], atol=1e-5)
 
 
 CANDIDATES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0")

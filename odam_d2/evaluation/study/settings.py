@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odam_d2.explain import METHODS, ExplainSettings, check_methods, check_targets
+from odam_d2.explain import METHODS, ExplainSettings, Target, check_methods, check_targets, target_name
 
 PROTOCOLS = ("paper", "authors")
 # In summary.json beside the methods.
@@ -79,7 +79,7 @@ class ExplanationSettings:
         map_folders: folders of maps that another tool made, each a method of its own with the folder's name. They hold
             ``<image id>_<annotation id>.npy``, float, of the image's size.
         metrics: names of :data:`METRICS`. The cheap ones are worked out in any case.
-        target: what gradient methods explain, a name of :data:`odam_d2.explain.TARGETS`. D-RISE has no target.
+        target: what gradient methods explain, see :func:`odam_d2.explain.resolve_target`. D-RISE has no target.
         explain: how they explain it: layer, smoothing, path, and D-RISE's number of masks. Its method and seed are not
             looked at.
         iou_threshold: objects are explained whose detection has a larger IoU with them.
@@ -98,7 +98,7 @@ class ExplanationSettings:
     methods: tuple[str, ...] = ("odam", "gradcam", "gradcam++", "drise")
     map_folders: tuple[str, ...] = ()
     metrics: tuple[str, ...] = CHEAP
-    target: str = "class_score"
+    target: Target = "class_score"
     explain: ExplainSettings = field(default_factory=ExplainSettings)
     iou_threshold: float = 0.9
     score_threshold: float = 0.1
@@ -141,4 +141,4 @@ class ExplanationSettings:
         """The settings as ``settings.json`` holds them. Paths are absolute, so that a run can go on from elsewhere."""
         folders = [str(Path(folder).resolve()) for folder in self.map_folders]
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return plain | {"map_folders": folders}
+        return plain | {"map_folders": folders, "target": target_name(self.target)}

@@ -69,12 +69,12 @@ class DenseObservation(Observation):
         places_of: Observation | None = None,
     ):
         super().__init__(detector, layers, images.image_sizes, images.tensor.shape[-2:], inputs, evaluation)
-        self._features, self._head_outputs, self._seen = features, predictions, seen
+        self._features, self._head_outputs, self._towers = features, predictions, seen
         self._levels = list(detector.head_in_features)
-        self._pyramid = [join(features, name) for name in self._levels]
-        self._anchors = detector.anchor_generator(self._pyramid)
+        self._level_maps = [join(features, name) for name in self._levels]
+        self._anchors = detector.anchor_generator(self._level_maps)
         counts = torch.tensor([len(level) for level in self._anchors])
-        self._ends = counts.cumsum(0).to(self._pyramid[0].device)
+        self._ends = counts.cumsum(0).to(self._level_maps[0].device)
         self._first = self._ends - counts.to(self._ends)
         self.num_places = int(self._ends[-1])
         others = getattr(places_of, "num_places", self.num_places)
@@ -121,7 +121,7 @@ class DenseObservation(Observation):
 
     def _embeddings(self, image: int) -> Tensor:
         """FeatureNMS's embeddings of all places, (L,E)."""
-        embedded = self.detector.embed([level[image : image + 1] for level in self._pyramid])
+        embedded = self.detector.embed([level[image : image + 1] for level in self._level_maps])
         return torch.cat([level[0] for level in embedded])
 
     def _nms_limits(self) -> tuple[float, int]:
@@ -178,13 +178,13 @@ class DenseObservation(Observation):
     def _subnets(self, image: int, values: Sequence[Tensor]) -> Iterator[Subnet]:
         """What the subnets saw of an image; nothing where it was not recorded."""
         start = 0
-        for tower, predictors in self.detector.subnets() if self._seen is not None else ():
+        for tower, predictors in self.detector.subnets() if self._towers is not None else ():
             modules = flat_modules(tower)
             positions = range(start, start + len(modules))
             yield Subnet(
                 tower=modules,
                 seen={
-                    name: tuple(self._seen(p, level)[image : image + 1] for p in positions)
+                    name: tuple(self._towers(p, level)[image : image + 1] for p in positions)
                     for level, name in enumerate(self._levels)
                 },
                 predictors=tuple((conv, values[output]) for output, conv in predictors.items()),

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.structures import ImageList, Instances
 from torch import nn
 
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers
-from odam_d2.modeling.features import join, observe_features, stage_names
+from odam_d2.modeling.features import ImageFeatures, join, observe_features, stage_names
 from odam_d2.modeling.layer_groups import layer_groups
 from odam_d2.modeling.rcnn.observation import RegionObservation, regions_of
 from odam_d2.modeling.rcnn.roi_heads import ExplainableROIHeads
@@ -66,12 +67,20 @@ class ODAMRCNN(GeneralizedRCNN):
             if places_of is not None:
                 regions = [places_of.regions(image) for image in range(len(places_of))]
             else:
-                joined = {name: join(features, name).detach() for name in features[0].outputs}
                 with torch.no_grad():
-                    regions = regions_of(self.proposal_generator(images, joined, None)[0])
+                    regions = regions_of(self._propose(batched_inputs, images, features))
         return RegionObservation(
             heads, layers, images, features, regions, batched_inputs, postprocess=self._postprocess
         )
+
+    def _propose(
+        self, batched_inputs: Sequence[dict[str, Any]], images: ImageList, features: Sequence[ImageFeatures]
+    ) -> list[Instances]:
+        """The regions of every image: the first stage's, or those that came with the images."""
+        if self.proposal_generator is None:
+            return [one["proposals"].to(self.device) for one in batched_inputs]
+        joined = {name: join(features, name).detach() for name in features[0].outputs}
+        return self.proposal_generator(images, joined, None)[0]
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`."""
