@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from odam_d2.explain.gradients import row_gradients
 from odam_d2.explain.reversed.modules import check_reversible, full_precision, tower_radius
-from odam_d2.explain.reversed.tower import Places, ReversedTower
+from odam_d2.explain.reversed.places import Places
+from odam_d2.explain.reversed.tower import ReversedTower
 from odam_d2.structures import Grid, Subnet, Trace
 
 # Where there is a GroupNorm: a level is run whole if a map then takes at most so many multiplications and additions
@@ -124,6 +125,8 @@ def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded]
     y, x, anchor = cell // size[1], cell % size[1], index % anchors
 
     towers = [ReversedTower(subnet, level, features, radius, plan) for subnet, _ in seeded]
+    for tower in towers:
+        tower.fold(Places(y, x, anchor, size, radius), memory)
     side = 2 * radius + 1
     cells = size[0] * size[1] if plan == "whole" else side * side
     channels = max((tower.channels for tower in towers), default=1)

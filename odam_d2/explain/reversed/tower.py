@@ -8,63 +8,16 @@ patch, M margin around a level.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odam_d2.explain.reversed.modules import affine_scale, full_precision, group_statistics
+from odam_d2.explain.reversed.fold import CACHED_PATCHES, FoldedConvolution, covered_cells, is_worth_folding
+from odam_d2.explain.reversed.modules import affine_scale, full_precision, group_statistics, tower_radius
+from odam_d2.explain.reversed.places import Places, padded_rows
 from odam_d2.structures import Size, Subnet
 
-
-@dataclass(frozen=True)
-class Places:
-    """Where n detections are on a level: row, column and anchor of each, (n,) int64.
-
-    Args:
-        y: row.
-        x: column.
-        anchor: number of the anchor.
-        size: (Hl,Wl).
-        margin: M, cells added around the maps of the level.
-    """
-
-    y: Tensor
-    x: Tensor
-    anchor: Tensor
-    size: Size
-    margin: int
-
-    def cells(self, side: int) -> Tensor:
-        """Flat positions, in a map with its margin, of the patches around the detections, (n,side,side)."""
-        steps = torch.arange(side, device=self.y.device) + self.margin - side // 2
-        y, x = self.y[:, None] + steps, self.x[:, None] + steps
-        return y[:, :, None] * (self.size[1] + 2 * self.margin) + x[:, None, :]
-
-    def gather(self, rows: Tensor, side: int) -> Tensor:
-        """Patches of a map that :func:`padded_rows` prepared, (n,side,side,C)."""
-        return rows.index_select(0, self.cells(side).flatten()).view(len(self.y), side, side, -1)
-
-    def scatter(self, patches: Tensor) -> Tensor:
-        """Patches (n,k,k,C) put into otherwise empty levels, (n,C,Hl,Wl); what hangs over the border is cut off."""
-        height, width = (side + 2 * self.margin for side in self.size)
-        count, side, channels = len(patches), patches.shape[1], patches.shape[3]
-        first = torch.arange(count, device=patches.device)[:, None, None] * (height * width)
-        levels = patches.new_zeros(count * height * width, channels)
-        levels = levels.index_copy(0, (first + self.cells(side)).flatten(), patches.flatten(0, 2))
-        levels = levels.view(count, height, width, channels).permute(0, 3, 1, 2)
-        inner = slice(self.margin, self.margin + self.size[0]), slice(self.margin, self.margin + self.size[1])
-        return levels[:, :, inner[0], inner[1]].contiguous()
-
-
-def padded_rows(level_map: Tensor, margin: int) -> Tensor:
-    """Cells of a map with a margin of zeros around it, (1,C,Hl,Wl) -> ((Hl+2M)*(Wl+2M),C)."""
-    return F.pad(level_map[0].permute(1, 2, 0), (0, 0, margin, margin, margin, margin)).flatten(0, 1)
-
-
-# Patches that go through a convolution together on a CPU: what they need then stays in its cache.
-CACHED_PATCHES = 16
 # One step of the backward pass on gradients, (n,k,k,C) for patches or (n,C,Hl,Wl) for whole levels.
 Step = Callable[[Tensor, Places], Tensor]
 
@@ -83,6 +36,7 @@ class ReversedTower:
     def __init__(self, subnet: Subnet, level: str, features: Tensor, margin: int, plan: str):
         self.whole = plan == "whole"
         self.margin = margin
+        self.radius = tower_radius(subnet)
         self.size: Size = tuple(features.shape[-2:])
         self.device = features.device
         modules = [*subnet.tower, *(conv for conv, _ in subnet.predictors)]
@@ -90,6 +44,8 @@ class ReversedTower:
         self.correction: Correction | None = None
         self.correct_before = -1  # the step before which the correction takes its sums
         self.steps: list[Step] = []
+        self.first: Tensor | None = None  # kernel of a convolution right above the features, which is the last step
+        self.folded: FoldedConvolution | None = None
         inputs = (features, *subnet.seen[level])
         position = list(subnet.seen).index(level)
         # Factors of norms that were passed but not yet applied: they commute with masks, and fold into weights.
@@ -105,7 +61,10 @@ class ReversedTower:
                 self._mask(inputs[number + 1] > 0)
                 clean = True
             elif isinstance(module, nn.Conv2d):
-                self._convolution(module.weight * scale[:, None, None, None])
+                weight = module.weight * scale[:, None, None, None]
+                if number == 0 and not self.whole:
+                    self.first = weight
+                self._convolution(weight)
                 scale = scale.new_ones(module.in_channels)
                 clean = self.whole
             elif isinstance(module, nn.GroupNorm):
@@ -128,6 +87,20 @@ class ReversedTower:
             factor = factor * scale[:, None, None]
         self.features = factor if self.whole else padded_rows(factor, margin)
 
+    def fold(self, places: Places, memory: int) -> None:
+        """Prepare the first convolution for all detections of the level together, where that is worth it.
+
+        Args:
+            places: of all of them.
+            memory: bytes that what they share may take.
+        """
+        if self.first is None:
+            return
+        radius = self.first.shape[-1] // 2
+        cells = covered_cells(places, 2 * self.radius + 1)
+        if is_worth_folding(len(places.y), len(cells), 2 * (self.radius - radius) + 1, self.first, memory):
+            self.folded = FoldedConvolution(self.first, self.features, cells)
+
     def products(self, places: Places, seeds: Sequence[tuple[nn.Conv2d, Tensor]]) -> Tensor:
         """sum_k dY/dA_k o A_k, maps before they are rectified.
 
@@ -142,13 +115,18 @@ class ReversedTower:
         if self.whole:
             gradient = places.scatter(gradient)
         extra = None
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate(self.steps[:-1] if self.folded else self.steps):
             if number == self.correct_before:
                 extra = self.correction(gradient, places)
             gradient = step(gradient, places)
         if self.whole:
             return (gradient * self.features).sum(dim=1)
-        product = (gradient * places.gather(self.features, gradient.shape[1])).sum(dim=-1)
+        if self.folded is None:
+            product = (gradient * places.gather(self.features, gradient.shape[1])).sum(dim=-1)
+        else:
+            if self.correct_before == len(self.steps) - 1:
+                extra = self.correction(gradient, places)
+            product = self.folded(gradient, places)
         missing = (2 * self.margin + 1 - product.shape[1]) // 2
         product = F.pad(product, (missing,) * 4)
         if self.correction is None:
