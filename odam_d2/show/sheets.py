@@ -28,6 +28,7 @@ def contact_sheet(
     labels: Sequence[str],
     maps: Mapping[str, Maps],
     meanings: Mapping[str, str] = TARGET_MEANINGS,
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> np.ndarray:
     """All maps of an image on one page: a row a detection, a column a target, the photograph first.
 
@@ -38,6 +39,7 @@ def contact_sheet(
         maps: target name -> (D,h,w) float in [0,1], or a function from a row to its (h,w) map. Maps of another
             resolution are taken to span the whole image.
         meanings: target name -> what its maps answer, in a few words.
+        captions: target name -> D texts that stand on its maps, such as another class's score.
 
     Returns:
         (hs,ws,3) uint8. Cells are at most :data:`CELL_SIDE` pixels wide and high.
@@ -61,10 +63,11 @@ def contact_sheet(
     rows = []
     for row, (box, label) in enumerate(zip(boxes, labels)):
         cells = [draw_detection(_widen(photo), box, label, PALETTE[row % len(PALETTE)])]
-        for target_maps in maps.values():
+        for target, target_maps in maps.items():
             heat = target_maps(row) if callable(target_maps) else target_maps[row]
             covered = _widen(overlay(photo, _resize_heat(heat, size)))
-            cells.append(draw_detection(covered, box, "", WHITE, width=1))
+            caption = captions[target][row] if captions and target in captions else ""
+            cells.append(draw_detection(covered, box, caption, WHITE, width=1))
         rows.append(cells)
     return _stack(rows, [("photograph", "what was detected"), *((t, meanings.get(t, "")) for t in maps)])
 
