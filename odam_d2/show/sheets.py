@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from odam_d2.show.overlays import BLACK, PALETTE, WHITE, check_heat, check_image, draw_detection, load_font, overlay
-from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
+from odam_d2.show.words import NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 # One target's maps of all detections, or a function from a detection's row to its (h,w) map.
 Maps = np.ndarray | Callable[[int], np.ndarray]
@@ -184,12 +184,12 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
 def _draw_colour_bar(header: Image.Image, height: int) -> None:
     """The colours over a middle grey, as the overlays show them, between their two ends in words."""
     draw, font = ImageDraw.Draw(header), load_font(TEXT_SIZE - 2)
-    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_INFLUENCE + STRONGEST))))
+    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_SUPPORT + STRONGEST))))
     ramp = np.tile(np.linspace(0, 1, bar_width, dtype=np.float32), (height - 4, 1))
     grey = np.full((*ramp.shape, 3), 128, dtype=np.uint8)
     x = GAP
-    draw.text((x, GAP), NO_INFLUENCE, font=font, fill=BLACK)
-    x += round(font.getlength(NO_INFLUENCE)) + GAP
+    draw.text((x, GAP), NO_SUPPORT, font=font, fill=BLACK)
+    x += round(font.getlength(NO_SUPPORT)) + GAP
     header.paste(Image.fromarray(overlay(grey, ramp)), (x, GAP))
     draw.text((x + bar_width + GAP, GAP), STRONGEST, font=font, fill=BLACK)
 

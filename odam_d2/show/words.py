@@ -14,7 +14,7 @@ TARGET_MEANINGS = {
     "combined": "everything together",
 }
 # A map shows what speaks for its target alone: what speaks against it is 0 as well.
-NO_INFLUENCE, STRONGEST = "0 = no support", "1 = strongest in this map"
+NO_SUPPORT, STRONGEST = "0 = no support", "1 = strongest in this map"
 NO_DETECTIONS = "no detections above the threshold"
 
 
@@ -49,10 +49,18 @@ def captions_of(values: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
     """
     told = TARGET_MEANINGS.keys() - {"class_logit"}
     return {
-        target: [f"{_class_in(target) or target} {value:.2f}" for value in own]
+        target: [f"{_output_of(target)} {value:.2f}" for value in own]
         for target, own in values.items()
         if target not in told
     }
+
+
+def _output_of(target: str) -> str:
+    """How people call the explained number."""
+    label = _class_in(target)
+    if target.partition("[")[0] == "class_logit":
+        return "logit" if label is None else f"logit of {label}"
+    return label or target
 
 
 def _class_in(target: str) -> str | None:

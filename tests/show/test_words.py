@@ -40,8 +40,8 @@ def test_a_caption_tells_the_number_that_the_detection_does_not():
     }
     assert captions_of(values) == {
         "class_score[dog]": ["dog 0.01", "dog 0.50"],
-        "class_logit": ["class_logit 2.20", "class_logit 0.00"],
-        "class_logit[dog]": ["dog -4.26", "dog 0.00"],
+        "class_logit": ["logit 2.20", "logit 0.00"],
+        "class_logit[dog]": ["logit of dog -4.26", "logit of dog 0.00"],
         "box_area": ["box_area 300.00", "box_area 12.50"],
     }
     assert captions_of({}) == {}
