@@ -13,7 +13,7 @@ _HOME = {
     "load_config": "odam_d2.config",
     "read_image": "odam_d2.data.images",
     "ODAMPredictor": "odam_d2.predictor",
-    "Explanation": "odam_d2.predictor",
+    "Explanation": "odam_d2.explanation",
     "ODAMTrainer": "odam_d2.engine",
     "ODAMFCOS": "odam_d2.modeling",
     "ODAMRetinaNet": "odam_d2.modeling",

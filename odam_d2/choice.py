@@ -1,6 +1,5 @@
 """Which detections of an image a user means."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +7,8 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
+
+from odam_d2.explain.targets import closest_classes
 
 # A class name, a position, positions or a mask (list, array or tensor), or a function that is given the detections and
 # returns one of these. None means all.
@@ -35,22 +36,33 @@ def choose_detections(found: Instances, chosen: Chosen, class_names: Sequence[st
         return everything
     if isinstance(chosen, str):
         if chosen not in class_names:
-            close = difflib.get_close_matches(chosen, class_names, n=3, cutoff=0.5) or list(class_names[:5])
-            raise ValueError(f"the detector has no class {chosen!r}; the closest are {', '.join(close)}")
+            raise ValueError(f"the detector has no class {chosen!r}; {closest_classes(chosen, class_names)}")
         return everything[found.pred_classes == list(class_names).index(chosen)]
-    values = torch.as_tensor(np.asarray(chosen.cpu() if isinstance(chosen, Tensor) else chosen)).to(everything.device)
-    if values.dtype == torch.bool:
-        if values.shape != everything.shape:
-            raise ValueError(f"the mask has shape {tuple(values.shape)}; the detector found {len(found)} in this image")
-        return everything[values]
-    if values.numel() == 0:
+    values = _to_array(chosen)
+    if values.dtype == bool:
+        if values.shape != (len(found),):
+            raise ValueError(f"the mask has shape {values.shape}; the detector found {len(found)} in this image")
+        return everything[torch.from_numpy(values).to(everything.device)]
+    if values.size == 0:
         return everything[:0]
-    if values.is_floating_point() or values.is_complex() or values.dim() > 1:
+    if values.dtype.kind not in "iu" or values.ndim > 1:
+        what = f"{values.dtype} of shape {values.shape}" if isinstance(chosen, (np.ndarray, Tensor)) else repr(chosen)
         raise ValueError(
-            f"instances are positions (whole numbers), a mask (True and False) or a class name, not {chosen!r}"
+            f"instances are positions (whole numbers), a mask (True and False) or a class name, not {what}"
         )
-    values = values.reshape(-1).long()
-    for i in values.tolist():
+    positions = values.reshape(-1).tolist()
+    for i in positions:
         if not 0 <= i < len(found):
             raise ValueError(f"there is no detection {i}; the detector found {len(found)} in this image")
-    return values
+    return everything[positions]
+
+
+def _to_array(chosen: Any) -> np.ndarray:
+    """Tensors from any device, lists, arrays and numbers."""
+    if isinstance(chosen, Tensor):
+        return chosen.detach().cpu().numpy()
+    try:
+        return np.asarray(chosen)
+    except ValueError:
+        # Lists of lists of different lengths.
+        return np.asarray(chosen, dtype=object)

@@ -122,7 +122,7 @@ def _add_explanation(cfg: CfgNode) -> None:
     # The method "drise": masks an image, and masked images that go through the detector at a time.
     cfg.ODAM.EXPLAIN.DRISE_MASKS = 5000
     cfg.ODAM.EXPLAIN.DRISE_BATCH = 8
-    # scripts/explain.py explains detections that score at least this much, and at most so many an image.
+    # "odam explain" explains detections that score at least this much, and at most so many an image.
     cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10
 

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from odam_d2.explain import METHODS, ExplainSettings
 from odam_d2.files import write_atomically
-from odam_d2.show.overlays import overlay
+from odam_d2.show.overlays import PALETTE, overlay
 from odam_d2.show.page import fit
 from odam_d2.show.results import ExplainedImage, Pictures, save_raw_maps
 from odam_d2.show.sheets import CELL_SIDE, contact_sheet
-from odam_d2.show.words import meanings_of
+from odam_d2.show.words import captions_of, meanings_of
 from odam_d2.structures import HeatMaps
 
 
@@ -60,6 +60,8 @@ class Explanation:
         settings: how it was explained.
         class_names: of the detector.
         levels: for each detection the name of the feature map it comes from.
+        values: target -> the explained number of each detection, Y of equation (1), (D,): a score, a logit, or a
+            decoded side in network-input pixels before clipping, signed outwards. ``combined`` has none.
     """
 
     image: np.ndarray
@@ -68,6 +70,7 @@ class Explanation:
     settings: ExplainSettings
     class_names: Sequence[str]
     levels: Sequence[str]
+    values: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -111,6 +114,11 @@ class Explanation:
         """What the map of each target answers, for people."""
         return meanings_of(self.heat_maps, METHODS[self.method].meanings)
 
+    @property
+    def captions(self) -> dict[str, list[str]]:
+        """What stands on the maps of a target, for people: numbers that :attr:`labels` do not tell."""
+        return captions_of({target: values.tolist() for target, values in self.values.items()})
+
     def show(self) -> np.ndarray:
         """A contact sheet: a row a detection, a column a target.
 
@@ -121,7 +129,7 @@ class Explanation:
         size = fit(self.image.shape[:2], CELL_SIDE)
         maps = {target: maps.to_picture(size).cpu().numpy() for target, maps in self.heat_maps.items()}
         boxes = self.instances.pred_boxes.tensor.cpu().numpy()
-        return contact_sheet(self._rgb, boxes, self.labels, maps, self.meanings)
+        return contact_sheet(self._rgb, boxes, self.labels, maps, self.meanings, self.captions)
 
     def overlay(self, row: int, target: str) -> np.ndarray:
         """One map over the image, with the detection's box and label drawn by Detectron2's ``Visualizer``.
@@ -132,15 +140,36 @@ class Explanation:
 
         Returns:
             (h,w,3) uint8 RGB.
+
+        Raises:
+            ValueError: a detection or target that was not explained.
         """
+        if target not in self.heat_maps:
+            raise ValueError(f"there is no map of {target!r}; explained were {', '.join(self.heat_maps)}")
+        if not 0 <= row < len(self):
+            raise ValueError(f"there is no detection {row}; {len(self)} were explained")
         maps = self.heat_maps[target]
         heat = maps.to_image(rows=[row])
         low = 0.0 if maps.background is None else maps.background[row]
         heat = (heat[0] - low).clamp(min=0)
         picture = overlay(self._rgb, (heat / heat.max().clamp(min=1e-30)).cpu().numpy())
+        caption = self.captions.get(target, [target] * len(self))[row]
+        return self._draw_detection(picture, row, f"{self.labels[row]}: {caption}")
+
+    def _draw_detection(self, picture: np.ndarray, row: int, label: str) -> np.ndarray:
+        """A box in its colour of the sheet, and its label, inside the picture where it is wide enough."""
         visualizer = Visualizer(picture)
-        box = self.instances.pred_boxes.tensor[row : row + 1].cpu()
-        return visualizer.overlay_instances(boxes=box, labels=[self.labels[row]]).get_image()
+        # Its overlay_instances draws in random colours, half transparent: on a dimmed photograph hard to see.
+        color = tuple(value / 255 for value in PALETTE[row % len(PALETTE)])
+        x1, y1, x2, _ = box = self.instances.pred_boxes.tensor[row].tolist()
+        visualizer.draw_box(box, alpha=1.0, edge_color=color)
+        height, width = picture.shape[:2]
+        text_size = max(10, round((height * width) ** 0.5 / 60))
+        # From the box's upper corner towards the side on which there is more room.
+        x, towards = (x1, "left") if x1 + x2 < width else (x2, "right")
+        position = x, max(0, min(y1, height - 2 * text_size))
+        options = {"font_size": text_size, "color": color, "horizontal_alignment": towards}
+        return visualizer.draw_text(label, position, **options).get_image()
 
     def save(self, folder: str | Path) -> Path:
         """Write everything: overlays as PNG, raw maps as npz, detections as COCO-style JSON, and the contact sheet.
@@ -153,10 +182,12 @@ class Explanation:
             (see :func:`odam_d2.show.results.save_raw_maps`) and ``detections.json``.
 
         Raises:
+            ValueError: a target whose name ``maps.npz`` uses otherwise.
             OSError: the folder cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        save_raw_maps(folder / "maps.npz", self.as_results(folder))
         annotations = []
         boxes = self.instances.pred_boxes.tensor.tolist()
         for row, (name, score, box) in enumerate(zip(self.names, self.instances.scores.tolist(), boxes)):
@@ -166,7 +197,6 @@ class Explanation:
                 Image.fromarray(self.overlay(row, target)).save(folder / files[target])
             annotations.append(self._annotation(row, name, score, box, files))
         Image.fromarray(self.show()).save(folder / "sheet.png")
-        save_raw_maps(folder / "maps.npz", self.as_results(folder))
         write_atomically(folder / "detections.json", json.dumps(annotations, indent=1) + "\n")
         return folder
 
@@ -193,6 +223,7 @@ class Explanation:
             pictures={target: _pictures(maps) for target, maps in self.heat_maps.items()},
             seconds_detection=seconds_detection,
             seconds_maps=seconds_maps,
+            captions=self.captions,
         )
 
     def _annotation(self, row: int, name: str, score: float, box: Sequence[float], files: dict[str, str]) -> dict:
@@ -203,6 +234,7 @@ class Explanation:
             "category": name,
             "bbox": [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
             "score": round(score, 6),
+            "values": {target: round(float(values[row]), 6) for target, values in self.values.items()},
             "explained_by": self.settings.describe(),
             "overlays": files,
         }

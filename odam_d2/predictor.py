@@ -18,7 +18,19 @@ from torch import Tensor, nn
 
 from odam_d2.choice import Chosen, choose_detections
 from odam_d2.data.class_names import class_names as names_of_classes
-from odam_d2.explain import METHODS, Explainer, ExplainSettings, Target, explain, make_explainer, resolve_target
+from odam_d2.explain import (
+    METHODS,
+    TARGETS,
+    Explainer,
+    ExplainSettings,
+    Target,
+    explain,
+    make_explainer,
+    name_targets,
+    resolve_target,
+    target_name,
+    target_output,
+)
 from odam_d2.explain.masks.drise import Progress
 from odam_d2.explanation import Explanation
 from odam_d2.modeling.checkpoint import load_weights
@@ -92,6 +104,16 @@ class ODAMPredictor(DefaultPredictor):
 
     def __repr__(self) -> str:
         return f"ODAMPredictor({type(self.model).__name__}, {self.num_classes} classes, {self.settings.describe()})"
+
+    def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
+        """Detections, as ``DefaultPredictor`` gives them; also where there is no config.
+
+        Args:
+            original_image: (h,w,3), BGR.
+        """
+        height, width = original_image.shape[:2]
+        with torch.no_grad():
+            return self.model([{"image": self.network_input(original_image), "height": height, "width": width}])[0]
 
     @property
     def num_classes(self) -> int:
@@ -213,11 +235,25 @@ class ODAMPredictor(DefaultPredictor):
         path: str | None = None,
         progress: Progress | None = None,
     ) -> list[Explanation]:
-        """:meth:`explain` for several images in one forward pass; they are padded to a common size."""
+        """:meth:`explain` for several images in one forward pass; they are padded to a common size.
+
+        Args:
+            images: each (h,w,3) uint8, BGR; none is fine.
+            targets: and all that follow as there.
+            instances: of every image; as images differ in their number of detections, a class name or a function.
+            method: see there.
+            layer: see there.
+            smoothing: see there.
+            path: see there.
+            progress: told about one image after the other.
+
+        Raises:
+            ValueError: as there.
+        """
         explainer = self.make_explainer(method, layer, smoothing, path, progress)
         resolved = self.resolve_targets(targets)
         explainer.check(resolved)
-        traced = self._trace_all(images, (explainer.layer,), instances)
+        traced = self._trace_all(images, (explainer.layer,), instances) if len(images) else []
         return [
             self.explanation(image, detections, trace, resolved, explainer)
             for image, (detections, trace) in zip(images, traced)
@@ -241,17 +277,28 @@ class ODAMPredictor(DefaultPredictor):
             explainer: from :meth:`make_explainer`.
         """
         heat_maps = explain(trace, targets, explainer)
-        names, levels = self.class_names, list(trace.levels)
-        return Explanation(image_bgr, instances, heat_maps, explainer.settings, names, levels)
+        with torch.no_grad():
+            values = {target_name(own): target_output(trace, own).detach() for own in targets if own != "combined"}
+        return Explanation(
+            image=image_bgr,
+            instances=instances,
+            heat_maps=heat_maps,
+            settings=explainer.settings,
+            class_names=self.class_names,
+            levels=list(trace.levels),
+            values=values,
+        )
 
     def resolve_targets(self, targets: Target | Sequence[Target]) -> list[Target]:
-        """Targets with the classes that some of them name.
+        """Targets with the classes that some of them name, each once.
 
         Raises:
-            ValueError: an unknown target or class.
+            ValueError: no target, an unknown one or class, or two of one name.
         """
         several = [targets] if isinstance(targets, str) or callable(targets) else list(targets)
-        return [resolve_target(target, self.class_names) for target in several]
+        if not several:
+            raise ValueError(f"no target was named; valid targets are {', '.join(TARGETS)}")
+        return list(name_targets([resolve_target(target, self.class_names) for target in several]).values())
 
     def make_explainer(
         self,

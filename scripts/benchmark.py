@@ -2,7 +2,8 @@
 """Speed, memory and exactness, printed as tables and saved as JSON: python scripts/benchmark.py paths
 
 paths       maps of hundreds of candidates: the batched paths against one backward pass for each
-nms         the NMS family: functions on made candidates, and ODAM-NMS inside detectors of full size
+nms         the NMS family: functions on made candidates, ODAM-NMS inside detectors of full size, and how many of the
+            candidates that it keeps depend on the path by which their maps are made
 crowds      every NMS on made crowds: AP, JI, MR, recall and time of two detectors trained on them
 crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps

@@ -34,6 +34,7 @@ from odam_d2.explain import (
     Target,
     check_method_targets,
     check_targets,
+    target_name,
 )
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
@@ -49,7 +50,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_config_file(parser)
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
     add_output(parser)
-    add_names(parser, "--targets", f"of {', '.join(TARGETS)}; default {','.join(DEFAULT_TARGETS)}")
+    targets = f"of {', '.join(TARGETS)}, and class_score[dog] for any class; default {','.join(DEFAULT_TARGETS)}"
+    add_names(parser, "--targets", targets)
     parser.add_argument("--method", help=f"{', '.join(METHODS)}; default: ODAM.EXPLAIN.METHOD")
     add_layer(parser)
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
@@ -163,11 +165,14 @@ def run(argv: Sequence[str] | None) -> int:
     targets = choose_targets(args, ExplainSettings.from_options(cfg.ODAM.EXPLAIN))
     paths = find_images(args.input)
     predictor = ODAMPredictor(cfg)
-    explainer = predictor.make_explainer(progress=tell)
+    # The layer once more, to be refused by methods that have none.
+    explainer = predictor.make_explainer(layer=args.layer, progress=tell)
     resolved = predictor.resolve_targets(targets)
-    meanings = meanings_of(targets, METHODS[explainer.settings.method].meanings)
+    # A class that was given by its number has its name from here on.
+    names = [target_name(target) for target in resolved]
+    meanings = meanings_of(names, METHODS[explainer.settings.method].meanings)
     title = f"Why {args.config_file} sees what it sees"
-    results = ResultsFolder(args.output, describe_run(args, cfg, targets), title, meanings)
+    results = ResultsFolder(args.output, describe_run(args, cfg, names), title, meanings)
     code = 0
     try:
         with progress:

@@ -6,7 +6,15 @@ from odam_d2.explain.masks.black_box import BlackBoxExplainer
 from odam_d2.explain.masks.drise import DRISE, DRISEState, drise_heat_maps
 from odam_d2.explain.methods import GRADIENT_METHODS, METHODS, SMOOTHINGS, check_method_targets, check_methods
 from odam_d2.explain.settings import PATHS, ExplainSettings
-from odam_d2.explain.targets import TARGETS, Target, check_targets, resolve_target, target_name, target_output
+from odam_d2.explain.targets import (
+    TARGETS,
+    Target,
+    check_targets,
+    name_targets,
+    resolve_target,
+    target_name,
+    target_output,
+)
 
 __all__ = [
     "DRISE",
@@ -29,6 +37,7 @@ __all__ = [
     "explain",
     "explain_together",
     "make_explainer",
+    "name_targets",
     "resolve_target",
     "target_name",
     "target_output",

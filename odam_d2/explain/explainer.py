@@ -17,7 +17,7 @@ from odam_d2.explain.methods import GRADIENT_METHODS, METHODS, check_methods
 from odam_d2.explain.reversed.head import reversed_maps
 from odam_d2.explain.reversed.modules import check_reversible
 from odam_d2.explain.settings import ExplainSettings
-from odam_d2.explain.targets import COMBINED_PARTS, Target, check_targets, target_name, target_output
+from odam_d2.explain.targets import COMBINED_PARTS, Target, check_targets, name_targets, target_name, target_output
 from odam_d2.structures import SMOOTHING_FRACTION, Grid, HeatMaps, Trace, box_sides_in_cells
 
 
@@ -271,9 +271,7 @@ def explain(trace: Trace, targets: Sequence[Target], explainer: Explainer) -> di
         ValueError: unknown target, or two of one name.
     """
     explainer.check(targets)
-    named = {target_name(target): target for target in targets}
-    if len(named) < len(set(targets)):
-        raise ValueError(f"targets need different names to tell their maps apart, not {', '.join(named)}")
+    named = name_targets(targets)
     needed = {name: target for name, target in named.items() if target != "combined"}
     if "combined" in named:
         needed |= {part: part for part in COMBINED_PARTS}

@@ -1,10 +1,11 @@
 """Every method of explanation in one table: what it is called, what people read, and what it can do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from odam_d2.explain import weightings
+from odam_d2.explain.targets import Target, target_name
 from odam_d2.explain.weightings import Weighting
 
 # Phi of ODAM: none as in the paper's numbers, gaussian as in its figures. Other methods do not smooth.
@@ -86,7 +87,7 @@ def check_methods(methods: Sequence[str], valid: Sequence[str] = tuple(METHODS))
             raise ValueError(f"unknown method {method!r}; valid methods are {', '.join(valid)}")
 
 
-def check_method_targets(method: str, targets: Sequence[str | Callable]) -> None:
+def check_method_targets(method: str, targets: Sequence[Target]) -> None:
     """Refuse targets that a method does not have.
 
     Args:
@@ -101,5 +102,5 @@ def check_method_targets(method: str, targets: Sequence[str | Callable]) -> None
         if own.targets is not None and target not in own.targets:
             raise ValueError(
                 f"{method} explains a detection as a whole, its box and its class together; its only target is "
-                f"{', '.join(own.targets)}, not {target!r}"
+                f"{', '.join(own.targets)}, not {target_name(target)!r}"
             )

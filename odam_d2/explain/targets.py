@@ -70,7 +70,7 @@ def resolve_target(target: Target, class_names: Sequence[str] = ()) -> Target:
     """
     if callable(target) or target in TARGETS:
         return target
-    match = _OF_CLASS.fullmatch(target)
+    match = _OF_CLASS.fullmatch(target) if isinstance(target, str) else None
     if match is None:
         raise ValueError(
             f"unknown target {target!r}; valid targets are {', '.join(TARGETS)}, and "
@@ -79,11 +79,24 @@ def resolve_target(target: Target, class_names: Sequence[str] = ()) -> Target:
     output, name = match.groups()
     if name in class_names:
         return ClassTarget(output, list(class_names).index(name), name)
-    if name.isdigit() and (not class_names or int(name) < len(class_names)):
+    if name.isdecimal() and (not class_names or int(name) < len(class_names)):
         return ClassTarget(output, int(name), class_names[int(name)] if class_names else name)
-    close = difflib.get_close_matches(name, class_names, n=3, cutoff=0.5) or list(class_names[:5])
-    hint = f"the closest of its {len(class_names)} classes are {', '.join(close)}" if close else "give its number"
+    hint = closest_classes(name, class_names) if class_names else "without class names, give its number"
     raise ValueError(f"the target {target!r} names no class of this detector; {hint}")
+
+
+def closest_classes(name: str, class_names: Sequence[str]) -> str:
+    """What to say to somebody who named a class that a detector does not have.
+
+    Args:
+        name: what was named.
+        class_names: of the detector.
+    """
+    close = difflib.get_close_matches(name, class_names, n=3, cutoff=0.5)
+    if close:
+        return f"the closest of its {len(class_names)} classes are {', '.join(close)}"
+    more = ", ..." if len(class_names) > 5 else ""
+    return f"its {len(class_names)} classes are {', '.join(class_names[:5])}{more}"
 
 
 def target_name(target: Target) -> str:
@@ -100,8 +113,24 @@ def check_targets(targets: Sequence[Target]) -> None:
         ValueError: lists the valid targets.
     """
     for target in targets:
-        if not callable(target) and not _OF_CLASS.fullmatch(target):
+        if not isinstance(target, str) or not _OF_CLASS.fullmatch(target):
             resolve_target(target)
+
+
+def name_targets(targets: Sequence[Target]) -> dict[str, Target]:
+    """Targets by name, in order, each once.
+
+    Raises:
+        ValueError: two targets of one name, or a function with the name of a target that is none.
+    """
+    named: dict[str, Target] = {}
+    for target in targets:
+        name = target_name(target)
+        if name in TARGETS and callable(target):
+            raise ValueError(f"a function called {name} would be taken for the target of this name; rename it")
+        if named.setdefault(name, target) != target:
+            raise ValueError(f"two targets are called {name}; they need different names to tell their maps apart")
+    return named
 
 
 def target_output(trace: Trace, target: Target) -> Tensor:

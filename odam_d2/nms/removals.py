@@ -15,7 +15,7 @@ from odam_d2.nms.functions import Duplicates, unit_maps
 BLOCK = 256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Removals:
     """The candidates that another one removed, by descending score.
 
@@ -35,6 +35,10 @@ class Removals:
 
     def __len__(self) -> int:
         return len(self.removed)
+
+    def __repr__(self) -> str:
+        told = [name for name in ("iou", "correlation", "distance") if getattr(self, name) is not None]
+        return f"Removals({len(self)} candidates removed by {len(self.by.unique())} kept ones; {', '.join(told)})"
 
 
 def list_removals(

@@ -9,7 +9,7 @@ import html
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from odam_d2.show.overlays import (
     check_image,
     draw_detection,
 )
-from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
+from odam_d2.show.words import NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
 THUMBNAIL_SIDE = 320
@@ -57,6 +57,7 @@ class ReportImage:
         maps: target name -> (D,mh,mw) float in [0,1], one resolution for all targets; about 200 pixels are plenty. May
             be empty where D = 0.
         facts: short texts about this image, such as ``{"time": "0.31 s"}``.
+        captions: target name -> D texts about its maps, such as another class's score.
 
     Raises:
         ValueError: shapes that do not fit each other, numbers that are not finite, or a map outside [0,1].
@@ -69,6 +70,7 @@ class ReportImage:
     scores: np.ndarray
     maps: Mapping[str, np.ndarray]
     facts: Mapping[str, str]
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_image(self.photo)
@@ -89,14 +91,18 @@ class ReportImage:
                     f"not {np.shape(maps)} among sizes {sorted(sizes)}"
                 )
             check_heat(np.asarray(maps), f"{self.name}: maps of {target}")
+        for target, texts in self.captions.items():
+            if len(texts) != count:
+                raise ValueError(f"{self.name}: {len(texts)} captions of {target} for {count} labels")
 
     def encode(self) -> str:
         """All of it as text, much smaller than the arrays.
 
         Returns:
             A JSON object: ``name``, ``width``, ``height``, ``boxes``, ``labels``, ``scores``, ``targets``, ``map_size``
-            (mh, mw), ``facts``, ``thumbnail`` and ``photo`` (base64 JPEG), and ``maps``: for each detection a base64
-            greyscale PNG of all targets' maps, one under the other in the order of ``targets``, 255 standing for 1.
+            (mh, mw), ``facts``, ``captions``, ``thumbnail`` and ``photo`` (base64 JPEG), and ``maps``: for each
+            detection a base64 greyscale PNG of all targets' maps, one under the other in the order of ``targets``, 255
+            standing for 1.
         """
         targets = list(self.maps)
         size = np.shape(next(iter(self.maps.values())))[1:] if targets else (0, 0)
@@ -110,6 +116,7 @@ class ReportImage:
             "targets": targets,
             "map_size": list(size),
             "facts": {key: str(value) for key, value in self.facts.items()},
+            "captions": {target: list(texts) for target, texts in self.captions.items()},
             "thumbnail": _base64(self._thumbnail(), "JPEG", quality=THUMBNAIL_QUALITY),
             "photo": _base64(self.photo, "JPEG", quality=PHOTO_QUALITY),
             "maps": [self._tiled_maps(d) for d in range(len(self.labels))],
@@ -174,7 +181,7 @@ def _page_data(
         "images": summaries,
         "details": {key: str(value) for key, value in details.items()},
         "meanings": dict(meanings),
-        "words": {"none": NO_DETECTIONS, "low": NO_INFLUENCE, "high": STRONGEST},
+        "words": {"none": NO_DETECTIONS, "low": NO_SUPPORT, "high": STRONGEST},
         "palette": [f"rgb{colour}" for colour in PALETTE],
         "lut": LUT.tolist(),
         "opacity": OPACITY,

@@ -7,7 +7,7 @@ image pixels.
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from odam_d2.files import write_atomically
 from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
-from odam_d2.show.sheets import contact_sheet
+from odam_d2.show.sheets import CELL_SIDE, contact_sheet
 from odam_d2.show.words import TARGET_MEANINGS
 
 # One target's maps as people look at them: from a size (height, width) to (D,height,width) float in [0,1].
@@ -41,6 +41,7 @@ class ExplainedImage:
         pictures: target -> its maps at any resolution, spanning the image.
         seconds_detection: time to detect.
         seconds_maps: time to make all maps.
+        captions: target -> D texts that stand on its maps, such as another class's score.
     """
 
     file: Path
@@ -56,6 +57,7 @@ class ExplainedImage:
     pictures: Mapping[str, Pictures]
     seconds_detection: float
     seconds_maps: float
+    captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def number_of_maps(self) -> int:
@@ -112,8 +114,9 @@ class ResultsFolder:
         page = _page_of(explained, photo, boxes).encode()
         save_raw_maps(self.folder / "maps" / f"{name}.npz", explained)
         labels = [f"{label} {score:.2f}" for label, score in zip(explained.class_names, explained.scores.tolist())]
-        full = {target: draw((height, width)) for target, draw in explained.pictures.items()}
-        sheet = contact_sheet(photo, boxes, labels, full, self._meanings)
+        cell = fit(explained.image.shape[:2], CELL_SIDE)
+        small = {target: draw(cell) for target, draw in explained.pictures.items()}
+        sheet = contact_sheet(explained.image, explained.boxes, labels, small, self._meanings, explained.captions)
         Image.fromarray(sheet).save(self.folder / "sheets" / f"{name}.png")
         self._pages.append(page)
         self.images.append(_entry_of(explained, name))
@@ -168,18 +171,24 @@ def save_raw_maps(path: Path, explained: ExplainedImage) -> None:
         explained: the image.
 
     Raises:
+        ValueError: a target has the name of one of these, or ``file``.
         OSError: the file cannot be written.
     """
-    np.savez_compressed(
-        path,
-        boxes=explained.boxes,
-        scores=explained.scores,
-        classes=explained.classes,
-        stride=explained.stride,
-        network_size=explained.network_size,
-        image_size=explained.image.shape[:2],
-        **explained.maps,
-    )
+    beside = {
+        "boxes": explained.boxes,
+        "scores": explained.scores,
+        "classes": explained.classes,
+        "stride": explained.stride,
+        "network_size": explained.network_size,
+        "image_size": explained.image.shape[:2],
+    }
+    for target in explained.maps:
+        # NumPy's own argument is called file.
+        if target in (*beside, "file"):
+            raise ValueError(
+                f"a target called {target!r} cannot be saved, the file has another use of this name; rename it"
+            )
+    np.savez_compressed(path, **beside, **explained.maps)
 
 
 def _page_of(explained: ExplainedImage, photo: np.ndarray, boxes: np.ndarray) -> ReportImage:
@@ -191,7 +200,16 @@ def _page_of(explained: ExplainedImage, photo: np.ndarray, boxes: np.ndarray) ->
         "maps": f"{explained.number_of_maps} in {explained.seconds_maps:.3f} s",
     }
     shown = {target: draw(size) for target, draw in explained.pictures.items()}
-    return ReportImage(explained.file.name, photo, boxes, explained.class_names, explained.scores, shown, facts)
+    return ReportImage(
+        name=explained.file.name,
+        photo=photo,
+        boxes=boxes,
+        labels=explained.class_names,
+        scores=explained.scores,
+        maps=shown,
+        facts=facts,
+        captions=explained.captions,
+    )
 
 
 def _entry_of(explained: ExplainedImage, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from odam_d2.show.overlays import BLACK, PALETTE, WHITE, check_heat, check_image, draw_detection, load_font, overlay
-from odam_d2.show.words import NO_DETECTIONS, NO_INFLUENCE, STRONGEST, TARGET_MEANINGS
+from odam_d2.show.words import NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 # One target's maps of all detections, or a function from a detection's row to its (h,w) map.
 Maps = np.ndarray | Callable[[int], np.ndarray]
@@ -28,6 +28,7 @@ def contact_sheet(
     labels: Sequence[str],
     maps: Mapping[str, Maps],
     meanings: Mapping[str, str] = TARGET_MEANINGS,
+    captions: Mapping[str, Sequence[str]] | None = None,
 ) -> np.ndarray:
     """All maps of an image on one page: a row a detection, a column a target, the photograph first.
 
@@ -38,6 +39,7 @@ def contact_sheet(
         maps: target name -> (D,h,w) float in [0,1], or a function from a row to its (h,w) map. Maps of another
             resolution are taken to span the whole image.
         meanings: target name -> what its maps answer, in a few words.
+        captions: target name -> D texts that stand on its maps, such as another class's score.
 
     Returns:
         (hs,ws,3) uint8. Cells are at most :data:`CELL_SIDE` pixels wide and high.
@@ -61,10 +63,11 @@ def contact_sheet(
     rows = []
     for row, (box, label) in enumerate(zip(boxes, labels)):
         cells = [draw_detection(_widen(photo), box, label, PALETTE[row % len(PALETTE)])]
-        for target_maps in maps.values():
+        for target, target_maps in maps.items():
             heat = target_maps(row) if callable(target_maps) else target_maps[row]
             covered = _widen(overlay(photo, _resize_heat(heat, size)))
-            cells.append(draw_detection(covered, box, "", WHITE, width=1))
+            caption = captions[target][row] if captions and target in captions else ""
+            cells.append(draw_detection(covered, box, caption, WHITE, width=1))
         rows.append(cells)
     return _stack(rows, [("photograph", "what was detected"), *((t, meanings.get(t, "")) for t in maps)])
 
@@ -181,12 +184,12 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
 def _draw_colour_bar(header: Image.Image, height: int) -> None:
     """The colours over a middle grey, as the overlays show them, between their two ends in words."""
     draw, font = ImageDraw.Draw(header), load_font(TEXT_SIZE - 2)
-    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_INFLUENCE + STRONGEST))))
+    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_SUPPORT + STRONGEST))))
     ramp = np.tile(np.linspace(0, 1, bar_width, dtype=np.float32), (height - 4, 1))
     grey = np.full((*ramp.shape, 3), 128, dtype=np.uint8)
     x = GAP
-    draw.text((x, GAP), NO_INFLUENCE, font=font, fill=BLACK)
-    x += round(font.getlength(NO_INFLUENCE)) + GAP
+    draw.text((x, GAP), NO_SUPPORT, font=font, fill=BLACK)
+    x += round(font.getlength(NO_SUPPORT)) + GAP
     header.paste(Image.fromarray(overlay(grey, ramp)), (x, GAP))
     draw.text((x + bar_width + GAP, GAP), STRONGEST, font=font, fill=BLACK)
 

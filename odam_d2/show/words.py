@@ -1,18 +1,20 @@
 """What sheets and pages say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+BEFORE = "(before the sigmoid/softmax)"
 # What a target's map answers.
 TARGET_MEANINGS = {
     "class_score": "why this class",
-    "class_logit": "why this class (before the sigmoid/softmax)",
+    "class_logit": f"why this class {BEFORE}",
     "x1": "why its left side is there",
     "y1": "why its top side is there",
     "x2": "why its right side is there",
     "y2": "why its bottom side is there",
     "combined": "everything together",
 }
-NO_INFLUENCE, STRONGEST = "0 = no influence", "1 = strongest in this map"
+# A map shows what speaks for its target alone: what speaks against it is 0 as well.
+NO_SUPPORT, STRONGEST = "0 = no support", "1 = strongest in this map"
 NO_DETECTIONS = "no detections above the threshold"
 
 
@@ -25,7 +27,43 @@ def meanings_of(targets: Iterable[str], own: Mapping[str, str] | None = None) ->
     """
     meanings = {}
     for target in targets:
-        name, bracket, label = target.partition("[")
-        general = f"why {label.rstrip(']')}, or why not" if bracket else TARGET_MEANINGS.get(name, "")
+        label = _class_in(target)
+        general = TARGET_MEANINGS.get(target, "") if label is None else f"what speaks for {label}"
+        if target.startswith("class_logit["):
+            general += f" {BEFORE}"
         meanings[target] = (own or {}).get(target, general)
     return meanings
+
+
+def captions_of(values: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+    """The explained numbers, for people.
+
+    They must stand beside the maps: a map of ``class_score[dog]`` glows as brightly where the detector is sure that
+    there is no dog.
+
+    Args:
+        values: target -> the explained number of each detection.
+
+    Returns:
+        target -> a few words for each detection; without targets whose number its label or its box tells.
+    """
+    told = TARGET_MEANINGS.keys() - {"class_logit"}
+    return {
+        target: [f"{_output_of(target)} {value:.2f}" for value in own]
+        for target, own in values.items()
+        if target not in told
+    }
+
+
+def _output_of(target: str) -> str:
+    """How people call the explained number."""
+    label = _class_in(target)
+    if target.partition("[")[0] == "class_logit":
+        return "logit" if label is None else f"logit of {label}"
+    return label or target
+
+
+def _class_in(target: str) -> str | None:
+    """``dog`` of ``class_score[dog]``; None where no class is named."""
+    _, bracket, label = target.partition("[")
+    return label.removesuffix("]") if bracket else None

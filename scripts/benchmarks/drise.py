@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.measure import Table, synchronize
 from odam_d2 import ODAMPredictor, load_config
 from odam_d2.explain.masks.black_box import proposal_function
-from odam_d2.explain.masks.drise import DRISE, Proposals, find_class_vectors
+from odam_d2.explain.masks.drise import DRISE, find_class_vectors
 from odam_d2.structures import Trace
 
 DETECTORS = ("fcos_lite0", "faster_rcnn_lite0")
@@ -36,7 +36,7 @@ def compare(kind: str, repeats: int) -> Iterator[dict]:
         drise = DRISE(masks=IMAGES, batch=batch)
         plain, masked = alternate(
             lambda batch=batch: infer(predictor.model, image, batch),
-            lambda drise=drise: drise(detect, image, trace.boxes, vectors),
+            lambda drise=drise: drise(detect, image, trace.clipped_boxes, vectors),
             repeats,
         )
         yield {
@@ -65,8 +65,8 @@ def alternate(first, second, repeats: int) -> tuple[float, float]:
 
 
 def class_vectors(model: nn.Module, image: Tensor, trace: Trace) -> Tensor:
-    every = proposal_function(model, 10**4, 0.0, 1.0)(image[None])[0]
-    return find_class_vectors(Proposals(*every), trace.boxes, trace.classes)
+    (every,) = proposal_function(model, 10**4, 0.0, 1.0)(image[None])
+    return find_class_vectors(every, trace.clipped_boxes, trace.classes)
 
 
 @torch.no_grad()

@@ -1,22 +1,25 @@
-"""Speed of the NMS family: the functions on made candidates of a crowd, and inside detectors.
+"""The NMS family: speed of the functions on made candidates of a crowd and inside detectors, and what ODAM-NMS keeps.
 
 Candidates stand around people as a detector's do before NMS: forty a person for the smaller set, their boxes 8 % of a
 person's size apart, their maps on the person on a dense grid of 50 x 75 cells.
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
+from benchmarks.kept_sets import kept_sets
 from benchmarks.measure import Table, seconds, timed
 from benchmarks.paths import random_detector
-from odam_d2.nms.family import CandidateNMS
+from odam_d2.explain import ExplainSettings
+from odam_d2.modeling import ExplainableDetector
+from odam_d2.nms import ODAMNMS, GreedyNMS
 from odam_d2.nms.functions import feature_nms, odam_nms, soft_nms, unit_maps
-from odam_d2.structures import Trace
 
 GRID, CELL, PEOPLE = (50, 75), 16, 25
 # Table 12's thresholds without ODAM-Train.
@@ -29,7 +32,8 @@ def run(repeats: int) -> Iterator[Table]:
         note = "per candidate: all kept ones at once; per pair: one after the other until a duplicate is found"
         yield Table(f"{count} candidates, {PEOPLE} people", list(functions(count, repeats)), note)
     note = "random R-50-FPN detectors of one class, one image of 800 x 1400"
-    yield Table("ODAM-NMS inside detectors", [inside(kind, repeats) for kind in ("fcos", "rcnn")], note)
+    yield Table("ODAM-NMS inside detectors", [row for kind in ("fcos", "rcnn") for row in inside(kind, repeats)], note)
+    yield kept_sets()
 
 
 def crowd(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -103,50 +107,53 @@ def pair_by_pair(boxes: Tensor, flat: Tensor, candidate: int, kept: list[int]) -
     return False
 
 
-class TimedNMS(CandidateNMS):
-    """ODAM-NMS that measures its parts."""
-
-    def __call__(self, trace: Trace, *args, **kwargs):
-        self.candidates = len(trace)
-        self.total, done = timed(partial(super().__call__, trace, *args, **kwargs))
-        return done
-
-    def maps(self, trace: Trace) -> Tensor:
-        self.making, maps = timed(partial(super().maps, trace))
-        return maps
-
-
-def inside(kind: str, repeats: int) -> dict:
+def inside(kind: str, repeats: int) -> Iterator[dict]:
     model = random_detector(kind)
-    holder = model
+    holder = getattr(model, "roi_heads", model)
     if kind == "rcnn":
-        holder = model.roi_heads
         holder.box_predictor.test_nms_thresh, holder.box_predictor.test_topk_per_image = IOU, 300
+        paths = {"Faster R-CNN": "auto"}
     else:
         # 677 candidates, a crowd's number; all levels take part.
         model.test_nms_thresh, model.test_topk_candidates, model.max_detections_per_image = IOU, 150, 500
+        paths = {"FCOS, batched": "batched", "FCOS, auto": "auto"}
     torch.manual_seed(1)
     inputs = [{"image": torch.rand(3, *SIZE) * 255, "height": SIZE[0], "width": SIZE[1]}]
-    family = {name: TimedNMS(name=name, corr_high=HIGH, corr_low=LOW) for name in ("greedy", "odam")}
-    times, making, suppressing = {"greedy": [], "odam": []}, [], []
-    for number in range(repeats + 1):
-        # By turns: what else the machine does then hits both.
-        for name, holder.nms in family.items():
-            time, _ = timed(partial(detect, model, inputs))
-            if number:  # the first one warms up
-                times[name].append(time)
-        making.append(holder.nms.making)
-        suppressing.append(holder.nms.total - holder.nms.making)
-    plain, odam = (1e3 * statistics.median(times[name]) for name in family)
-    return {
-        "detector": "Faster R-CNN" if kind == "rcnn" else "FCOS",
-        "candidates": holder.nms.candidates,
-        "with NMS, ms": plain,
-        "with ODAM-NMS, ms": odam,
-        "overhead, %": 100 * (odam / plain - 1),
-        "of it maps, ms": 1e3 * statistics.median(making),
-        "of it NMS, ms": 1e3 * statistics.median(suppressing),
-    }
+    settings = {name: ExplainSettings(layer=model.batched_layer, path=path) for name, path in paths.items()}
+    odam = {name: ODAMNMS(explain, corr_high=HIGH, corr_low=LOW) for name, explain in settings.items()}
+    whole, parts = defaultdict(list), defaultdict(list)
+    for _ in range(repeats + 1):
+        # By turns: what else the machine does then hits all of them.
+        for name, holder.nms in {"greedy": GreedyNMS(), **odam}.items():
+            whole[name].append(timed(partial(detect, model, inputs))[0])
+            if name in odam:
+                parts[name].append(time_parts(model, inputs))
+    plain = median(whole["greedy"])
+    for name in odam:
+        candidates, making, suppressing = zip(*parts[name])
+        yield {
+            "detector": name,
+            "candidates": candidates[0],
+            "with NMS, ms": 1e3 * plain,
+            "with ODAM-NMS, ms": 1e3 * median(whole[name]),
+            "overhead, %": 100 * (median(whole[name]) / plain - 1),
+            "of it maps, ms": 1e3 * median(making),
+            "of it NMS, ms": 1e3 * median(suppressing),
+        }
+
+
+def median(times: Sequence[float]) -> float:
+    """The first one warms up and does not count."""
+    return statistics.median(times[1:])
+
+
+def time_parts(model: ExplainableDetector, inputs: list[dict]) -> tuple[int, float, float]:
+    """Number of candidates, and seconds for their maps and for choosing among them by these."""
+    candidates = model.observe(inputs, model.nms.layers).candidates(0)
+    making, maps = timed(partial(model.nms.maps, candidates))
+    parts = candidates.boxes, candidates.scores, candidates.classes
+    suppressing, _ = timed(partial(odam_nms, *parts, maps, IOU, HIGH, LOW))
+    return len(candidates), making, suppressing
 
 
 @torch.no_grad()

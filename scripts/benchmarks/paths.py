@@ -4,12 +4,11 @@ Crowds are spread over the levels as in COCO's images with ten people or more (3
 1.5 strides of each person's centre at a short side of 800): 52, 28, 16, 4 and 0 % from p3 to p7.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Instances
 from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +21,7 @@ from odam_d2.explain.gradients import row_gradients
 from odam_d2.explain.reversed.head import plan_level, reversed_maps
 from odam_d2.explain.reversed.modules import group_statistics
 from odam_d2.explain.reversed.tower import Places, padded_rows
+from odam_d2.explain.targets import target_output
 from odam_d2.structures import Trace
 
 CROWD = {"p3": 155, "p4": 83, "p5": 49, "p6": 12, "p7": 1}
@@ -75,23 +75,27 @@ def random_detector(kind: str) -> nn.Module:
 def crowd_trace(model: nn.Module, counts: dict[str, int]) -> Trace:
     """Trace of randomly chosen candidates, so many a level."""
     torch.manual_seed(1)
-    image = torch.rand(3, *SIZE) * 255
+    observation = model.observe([{"image": torch.rand(3, *SIZE) * 255}])
+    candidates = observation.candidates(0)
+    levels = candidates.trace().levels
+    chosen = []
+    for name in model.head_in_features:
+        rows = torch.tensor([row for row, level in enumerate(levels) if level == name], dtype=torch.int64)
+        chosen.append(rows[torch.randperm(len(rows))[: counts.get(name, 0)]])
+    rows = torch.cat(chosen).to(candidates.places.device)
+    return observation.trace(0, candidates.places[rows], candidates.classes[rows])
 
-    def keep(instances: Instances) -> Tensor:
-        chosen = []
-        for level, name in enumerate(model.head_in_features):
-            rows = (instances.source_level == level).nonzero()[:, 0].cpu()
-            chosen.append(rows[torch.randperm(len(rows))[: counts.get(name, 0)]])
-        return torch.cat(chosen).to(instances.scores.device)
 
-    _, trace = model.trace({"image": image}, keep=keep)
-    return trace
+def region_trace(count: int) -> Trace:
+    """Trace of the best detections of a random Faster R-CNN."""
+    observation = random_detector("rcnn").observe([{"image": torch.rand(3, *SIZE) * 255}], ("roi_pool",))
+    return observation.trace_detections(0, observation.detections()[0][:count])
 
 
 def one_map(trace: Trace, output: Tensor, row: int) -> Tensor:
     """One backward pass by autograd, the rival."""
-    if trace.rois is not None:
-        feature, part = trace.rois.features[-1], int(trace.rois.rows[row])
+    if trace.regions is not None:
+        feature, part = trace.regions.features[-1], int(trace.regions.rows[row])
     else:
         feature, part = trace.features[trace.levels[row]], 0
     (gradient,) = torch.autograd.grad(output[row], feature, retain_graph=True)
@@ -114,18 +118,13 @@ def exactness() -> Iterator[dict]:
     for kind in ("fcos", "retinanet"):
         trace = crowd_trace(random_detector(kind), dict.fromkeys(CROWD, 10))
         yield from compare(f"{kind} R-50, random", [trace], "fpn")
-    _, trace = random_detector("rcnn").trace({"image": torch.rand(3, *SIZE) * 255}, ("roi_pool",), first(30))
-    yield from compare("faster_rcnn R-50, random", [trace], "roi_pool")
-
-
-def first(count: int) -> Callable[[Instances], Tensor]:
-    return lambda found: torch.arange(min(count, len(found)), device=found.scores.device)
+    yield from compare("faster_rcnn R-50, random", [region_trace(30)], "roi_pool")
 
 
 def compare(name: str, traces: list[Trace], layer: str) -> Iterator[dict]:
     results: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for trace in traces:
-        output = trace.outputs["class_logit"]
+        output = target_output(trace, "class_logit")
         exact = [one_map(trace, output, row) for row in range(len(trace))]
         for path in ("batched", "auto"):
             for grid in GradientExplainer(layer=layer, path=path)(trace, "class_logit").grids:
@@ -159,7 +158,7 @@ def distance(found: Tensor, exact: Tensor) -> tuple[float, float]:
 
 
 def fcos_speed(trace: Trace, repeats: int) -> Iterator[dict]:
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     one = sum(CROWD[level] * one_at_a_time(trace, output, level, repeats) for level in CROWD)
     full = seconds(lambda: full_patch_maps(trace, output), repeats)
     times = {p: seconds(partial(reversed_maps, trace, output, p), repeats) for p in ("batched", "auto")}
@@ -193,7 +192,7 @@ def fcos_levels(model: nn.Module, repeats: int) -> Iterator[dict]:
     plain = plain_convolution_flops(repeats)
     for level, count in CROWD.items():
         trace = crowd_trace(model, {level: count})
-        output = trace.outputs["class_logit"]
+        output = target_output(trace, "class_logit")
         time = seconds(partial(reversed_maps, trace, output, "auto"), repeats)
         one = one_at_a_time(trace, output, level, repeats)
         needed = needed_flops(trace, level)
@@ -235,7 +234,7 @@ def full_patch_maps(trace: Trace, output: Tensor) -> list[Tensor]:
     """The simpler way: patches of the final side through every layer, by ordinary convolutions, GroupNorm constant."""
     predictor, values = trace.subnets[0].predictors[0]
     (seeds,) = row_gradients(output, [values])
-    maps = []
+    maps, first = [], 0
     with torch.no_grad():
         for level in CROWD:
             rows = torch.tensor([row for row, name in enumerate(trace.levels) if name == level])
@@ -252,13 +251,15 @@ def full_patch_maps(trace: Trace, output: Tensor) -> list[Tensor]:
                     steps.append(("convolution", weight))
             cells = padded_rows(features, 5)
             for part in rows.split(128):
-                maps.append(_full_patches(trace, features, part, steps, cells, seeds[part], predictor))
+                # Places are numbered over all levels; FCOS has one a cell.
+                cell = trace.places[part.to(trace.places.device)] - first
+                maps.append(_full_patches(features, cell, steps, cells, seeds[part], predictor))
+            first += features[0, 0].numel()
     return maps
 
 
-def _full_patches(trace, features, rows, steps, cells, seeds, predictor) -> Tensor:
+def _full_patches(features, cell, steps, cells, seeds, predictor) -> Tensor:
     width = features.shape[-1]
-    cell = trace.index[rows.to(trace.index.device)]
     places = Places(cell // width, cell % width, cell * 0, tuple(features.shape[-2:]), 5)
     gradient = F.pad(seeds[:, :, None, None] * predictor.weight, (4, 4, 4, 4)).permute(0, 2, 3, 1).contiguous()
     for kind, value in steps:
@@ -281,7 +282,7 @@ KINDS = {
 
 
 def profile_shares(trace: Trace) -> list[dict]:
-    output = trace.outputs["class_logit"]
+    output = target_output(trace, "class_logit")
     reversed_maps(trace, output, "auto")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities) as profiled:
@@ -298,16 +299,14 @@ def memory(model: nn.Module) -> Iterator[dict]:
         trace = crowd_trace(model, {"p3": count})
         row: dict = {"maps": count}
         for budget in (2**30, 2**26):
-            call = partial(reversed_maps, trace, trace.outputs["class_logit"], "auto", memory=budget)
+            call = partial(reversed_maps, trace, target_output(trace, "class_logit"), "auto", memory=budget)
             row[f"peak MiB, budget {budget // 2**20} MiB"] = peak_mib(call)
         yield row
 
 
 def rcnn_speed(repeats: int) -> Iterator[dict]:
-    model = random_detector("rcnn")
-    torch.manual_seed(1)
-    _, trace = model.trace({"image": torch.rand(3, *SIZE) * 255}, ("roi_pool",), first(1000))
-    output, count = trace.outputs["class_logit"], len(trace)
+    trace = region_trace(1000)
+    output, count = target_output(trace, "class_logit"), len(trace)
     one = count * seconds(lambda: one_map(trace, output, 0), repeats)
     explainer = GradientExplainer(layer="roi_pool", path="batched")
     batched = seconds(lambda: explainer(trace, "class_logit"), repeats)

@@ -55,6 +55,15 @@ def test_one_command_measures_and_another_scores_the_maps_it_saved(run, quick_we
     assert set(again) == {"odam", "counts"} and set(again["odam"]) == {"enpg_box"}
 
 
+def test_the_config_governs_and_an_option_comes_before_it(run, quick_weights, tmp_path):
+    opts = ["ODAM.EXPLAIN.SMOOTHING", "gaussian", "ODAM.EXPLAIN.LAYER", "res4"]
+    words = command(quick_weights("fcos"), tmp_path / "out", "--methods", "odam", "--layer", "res3")
+    code, _, err = run(*words, *opts)
+    assert code == 0, err
+    explain = json.loads((tmp_path / "out" / "settings.json").read_text())["explain"]
+    assert (explain["smoothing"], explain["layer"], explain["path"]) == ("gaussian", "res3", "exact")
+
+
 def test_nothing_well_detected_is_said_with_all_files_written(run, quick_weights, tmp_path):
     words = command(quick_weights("fcos"), tmp_path, "--methods", "odam", "--score-threshold", "0.9")
     code, out, err = run(*words)

@@ -81,6 +81,18 @@ def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     assert refused.code == 1 and "not 'x1'" in refused.err and len(refused.err.splitlines()) == 1
 
 
+def test_a_class_that_was_given_by_its_number_has_its_name_in_all_results(photos, quick_weights, tmp_path, run):
+    words = command("fcos", quick_weights("fcos"), [photos / "photo 0.png"], tmp_path / "out")
+    done = run(*words[:-3], "--targets", "class_score[16],class_logit[traffic light]", *words[-3:])
+    assert done.code == 0, done.err
+    targets = ["class_score[dog]", "class_logit[traffic light]"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["run"]["targets"] == targets
+    with np.load(tmp_path / "out" / "maps" / "photo 0.npz") as raw:
+        assert set(targets) < set(raw)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "what speaks for dog" in page and '"dog 0.' in page
+
+
 def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)
@@ -105,6 +117,9 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
     [
         (["--targets", "size"], "'size'"),
         (["--targets", ","], "--targets"),
+        (["--targets", "class_score[dgo]"], "the closest of its 80 classes are dog"),
+        (["--method", "drise", "--targets", "class_score[dog]"], "not 'class_score[dog]'"),
+        (["--method", "drise", "--layer", "res4"], "no layers"),
         (["--method", "lime"], "'lime'"),
         (["--layer", "res9"], "'res9'"),
         (["--max-instances", "0"], "--max-instances"),

@@ -20,10 +20,9 @@ def dataset(quick_weights, tmp_path_factory):
 
 @pytest.fixture
 def run(dataset, quick_weights, call):
-    def call_main(output, *more):
+    def call_main(output, *more, opts=()):
         words = ["--config-file", "configs/quick/fcos.yaml", "--dataset", NAME, "--output", output, *more]
-        opts = ["--opts", "MODEL.WEIGHTS", quick_weights("fcos")]
-        done = call(main, *words, *opts)
+        done = call(main, *words, "--opts", "MODEL.WEIGHTS", quick_weights("fcos"), *opts)
         return done.code, done.out, done.err
 
     return call_main
@@ -37,6 +36,31 @@ def test_one_command_gives_one_figure_and_its_numbers(run, tmp_path):
     content = json.loads((tmp_path / "out" / "sanity.json").read_text())
     assert content["methods"]["odam"]["detections"] == 4 and content["settings"]["max_images"] == 2
     assert (tmp_path / "out" / "sanity.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def checked(run, output, *opts):
+    options = ["--score-threshold", "0", "--max-images", "2", "--max-detections", "1", "--methods", "odam,gradcam"]
+    code, _, err = run(output, *options, opts=opts)
+    assert code == 0, err
+    content = json.loads((output / "sanity.json").read_text())
+    return content["explained by"], content["methods"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("SMOOTHING", "gaussian"), ("LAYER", "res4")])
+def test_the_config_governs_the_maps_that_are_checked(key, value, run, tmp_path):
+    usual_how, usual = checked(run, tmp_path / "usual")
+    own_how, own = checked(run, tmp_path / "own", f"ODAM.EXPLAIN.{key}", value)
+    for method in ("odam", "gradcam"):
+        assert own_how[method] == usual_how[method] | {key.lower(): value}
+    assert own["odam"]["spearman"] != usual["odam"]["spearman"]
+    # Grad-CAM does not smooth; another layer is another map for it too.
+    assert (own["gradcam"]["spearman"] == usual["gradcam"]["spearman"]) == (key == "SMOOTHING")
+
+
+def test_the_path_of_the_config_governs_the_maps_that_are_checked(run, tmp_path):
+    opts = ("ODAM.EXPLAIN.PATH", "batched", "ODAM.EXPLAIN.LAYER", "res4")
+    code, _, err = run(tmp_path, "--methods", "odam", "--score-threshold", "0", opts=opts)
+    assert code == 1 and "path='batched' explains this detector at 'fpn', not at 'res4'" in err
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,22 @@ def test_what_a_config_says_about_nms_is_what_the_detector_holds():
     assert detector("fcos", "odam").nms.explain == ExplainSettings(layer="fpn", path="auto")
 
 
+@pytest.mark.parametrize("kind", ["fcos", "faster_rcnn"])
+def test_the_config_governs_the_maps_that_nms_compares(kind):
+    # Smoothing is ODAM-NMS's too; its method, layer and path are its own.
+    keys = {"SMOOTHING": "gaussian", "METHOD": "gradcam", "LAYER": "res4", "PATH": "batched"}
+    options = [word for key, value in keys.items() for word in (f"ODAM.EXPLAIN.{key}", value)]
+    model, usual = detector(kind, "odam", options), detector(kind, "odam")
+    layer = model.batched_layer
+    assert model.nms.explain == ExplainSettings("odam", layer, "gaussian", "auto")
+    observation = model.observe([random_input()], (layer,))
+    done, trace = observation.suppression(0), observation.candidates(0).trace()
+    smooth = GradientExplainer("odam", layer, "gaussian")(trace, "class_logit").resample(50)
+    assert torch.allclose(done.maps, smooth, rtol=1e-4, atol=1e-6)
+    _, (plain,) = suppress(usual, random_input())
+    assert torch.equal(plain.boxes, done.boxes) and not torch.allclose(plain.maps, done.maps)
+
+
 def test_a_head_that_cannot_be_reversed_is_refused_by_name_or_run_forward():
     model = detector("fcos", "odam", ["ODAM.NMS.PATH", "batched"])
     model.head.cls_subnet.append(torch.nn.GELU())

@@ -92,7 +92,9 @@ def test_a_payload_keeps_photograph_boxes_and_words():
     assert np.abs(np.asarray(photo).astype(int) - GREEN).max() <= 3
     assert payload["boxes"][1] == [80, 90, 160, 150]
     assert payload["labels"] == ["person", "cat"] and payload["scores"] == [0.97, 0.41]
-    assert payload["facts"] == {"time": "0.31 s"}
+    assert payload["facts"] == {"time": "0.31 s"} and payload["captions"] == {}
+    captions = {"class_score[dog]": ("dog 0.02", "dog 0.50")}
+    assert json.loads(example(captions=captions).encode())["captions"] == {"class_score[dog]": ["dog 0.02", "dog 0.50"]}
 
 
 def test_a_thumbnail_is_small_and_shows_the_boxes():
@@ -129,6 +131,7 @@ def test_an_image_of_one_pixel_can_be_shown():
         ({"maps": {"x1": np.full((2, 3, 4), np.nan)}}, r"maps of x1 must lie in \[0,1\]"),
         ({"maps": {"x1": np.full((2, 3, 4), 7.0)}}, r"maps of x1 must lie in \[0,1\]"),
         ({"photo": np.zeros((3, 4), np.uint8)}, "uint8"),
+        ({"captions": {"x2": ["dog 0.02"]}}, "1 captions of x2 for 2 labels"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_by_name(changes, message):
@@ -260,6 +263,7 @@ DRIVER = """<script>
   seen.caption = document.getElementById("caption").textContent;
   click(0.8, 0.8); await note("inside the large box");
   document.querySelector("[data-target=x2]").click(); await note("target");
+  seen.captioned = document.getElementById("caption").textContent;
   document.querySelectorAll("#detections button")[1].click(); await note("list");
   const canvas = document.querySelector("#single canvas");
   const alpha = (x, y) => canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3];
@@ -269,6 +273,7 @@ DRIVER = """<script>
   press("ArrowUp"); await note("up");
   press("c"); await note("compare");
   seen.cells = document.querySelectorAll("#all .cell").length;
+  seen.words = [...document.querySelectorAll("#all .cell > span")].map((words) => words.textContent);
   press("1"); await note("digit");
   press("ArrowRight"); await note("right");
   seen.empty = document.getElementById("caption").textContent;
@@ -292,7 +297,8 @@ def seen(tmp_path_factory, browser):
     x2 = np.zeros((2, 30, 40))
     x2[1, 18:24, 28:36] = 1
     maps = {"class_score": np.zeros((2, 30, 40)), "x2": x2}
-    path = written(folder, example(labels=("person", "cat"), maps=maps), example("b.jpg", labels=()))
+    first = example(labels=("person", "cat"), maps=maps, captions={"x2": ["<i> 0.02", "dog 0.50"]})
+    path = written(folder, first, example("b.jpg", labels=()))
     source = path.read_text(encoding="utf-8")
     path.write_text(source.replace("</body>", f"{DRIVER}</body>"), encoding="utf-8")
     body = next(line for line in browser(path, "", "--dump-dom").splitlines() if "<body" in line)
@@ -318,6 +324,7 @@ def test_a_click_selects_the_smallest_box_under_the_pointer(seen):
 def test_targets_and_list_entries_can_be_clicked(seen):
     assert seen["target"] == "#image=0&det=0&target=x2"
     assert seen["list"] == "#image=0&det=1&target=x2"
+    assert seen["captioned"] == "person 0.97: why its right side is there (x2), here <i> 0.02"
     assert seen["alpha"] == [255, 0]  # hot at columns 28..36 of 40 and rows 18..24 of 30
 
 
@@ -326,6 +333,11 @@ def test_keys_walk_through_detections_maps_and_images(seen):
     assert seen["up"] == "#image=0&det=1&target=x2"
     assert seen["compare"] == "#image=0&det=1&target=x2&view=all"
     assert seen["cells"] == 3  # the photograph and two targets
+    assert seen["words"] == [
+        "photograph what was detected",
+        "class_score why this class",
+        "x2 why its right side is there, here dog 0.50",
+    ]
     assert seen["digit"] == "#image=0&det=1&target=class_score"
     assert seen["right"] == "#image=1&target=class_score"
     assert seen["escape"] == "" and seen["views"] == [True, False]

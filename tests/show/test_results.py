@@ -73,6 +73,27 @@ def test_an_image_has_its_line_its_raw_maps_and_its_sheet(tmp_path):
     assert row[0].tolist() == [90] * 3 and row[1].tolist() == [54] * 3 and row[2, 0] > 200
 
 
+def test_captions_stand_on_the_sheet_and_on_the_page(tmp_path):
+    for name, captions in (("usual", {}), ("captioned", {"x1": ["dog 0.02", "dog 0.50"]})):
+        results = ResultsFolder(tmp_path / name, RUN, "Why")
+        results.add(example(captions=captions))
+        results.finish()
+    usual, captioned = (Image.open(tmp_path / name / "sheets" / "a.png") for name in ("usual", "captioned"))
+    columns = np.nonzero((np.asarray(usual) != np.asarray(captioned)).any(axis=2))[1]
+    # In the column of x1 alone, which is 320 wide.
+    assert 340 <= columns.min() and columns.max() < 660
+    page = (tmp_path / "captioned" / "index.html").read_text()
+    assert "dog 0.02" in page and "dog 0.02" not in (tmp_path / "usual" / "index.html").read_text()
+
+
+def test_a_target_that_the_files_of_raw_maps_cannot_hold_is_refused(tmp_path):
+    maps, pictures = ({"boxes": value} for value in (np.zeros((2, 3, 4)), lambda size: np.zeros((2, *size))))
+    results = ResultsFolder(tmp_path, RUN, "Why")
+    with pytest.raises(ValueError, match="a target called 'boxes' cannot be saved.*rename it"):
+        results.add(example(maps=maps, pictures=pictures))
+    assert not os.listdir(tmp_path / "maps") and not results.images
+
+
 def test_pictures_are_made_at_the_sizes_that_are_shown(tmp_path):
     asked = []
 
@@ -81,8 +102,8 @@ def test_pictures_are_made_at_the_sizes_that_are_shown(tmp_path):
         return np.zeros((2, *size))
 
     ResultsFolder(tmp_path, RUN, "Why").add(example(pictures={"x1": draw}, maps={"x1": np.zeros((2, 3, 4))}))
-    # The photograph is shown 960 pixels wide, its maps on the page 200.
-    assert asked == [(150, 200), (720, 960)]
+    # On the page they are 200 pixels wide, and a cell of the sheet is 320.
+    assert asked == [(150, 200), (240, 320)]
 
 
 def test_the_page_holds_everything_added_and_the_facts_of_the_run(tmp_path):

@@ -97,6 +97,20 @@ def test_a_columns_heading_says_what_its_maps_answer():
     assert len(rows) and rows.max() < usual.shape[0] - GAP - 160 and columns.min() > 10 + 320
 
 
+def test_a_caption_stands_on_its_own_map_alone():
+    image, boxes = picture(320, 640), np.tile([[64.0, 32.0, 320.0, 160.0]], (2, 1))
+    maps = {"class_score": np.zeros((2, 32, 64)), "class_score[dog]": np.zeros((2, 32, 64))}
+    words = (image, boxes, ["cat 0.90", "cat 0.80"], maps, {})
+    usual = contact_sheet(*words)
+    assert np.array_equal(usual, contact_sheet(*words, {"class_score[dog]": ["", ""], "x1": ["a", "b"]}))
+    captioned = contact_sheet(*words, {"class_score[dog]": ["", "dog 0.02"]})
+    rows, columns = np.nonzero((usual != captioned).any(axis=2))
+    # The last row, the third column: above the box, which begins at (32,16) of a cell of 320 x 160.
+    top, left = usual.shape[0] - 170, 10 + 2 * 330
+    assert len(rows) and top <= rows.min() and rows.max() <= top + 35
+    assert left + 32 <= columns.min() and columns.max() < left + 32 + 80
+
+
 def test_a_sheet_refuses_labels_that_do_not_go_with_the_boxes():
     with pytest.raises(ValueError, match="1 boxes but 2 labels"):
         contact_sheet(picture(9, 9), np.zeros((1, 4)), ["a", "b"], {})

@@ -13,6 +13,7 @@ from PIL import Image
 
 from odam_d2.evaluation.study.record import Entry, Row
 from odam_d2.evaluation.study.sources import file_stem
+from odam_d2.explain import METHODS
 from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
 
 # What examples are ranked by.
@@ -20,15 +21,6 @@ RANKING = "enpg_box"
 # Best and worst objects of each method.
 EACH = 3
 PHOTO_QUALITY = 90
-METHOD_NAMES = {
-    "odam": "ODAM",
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "ssgradcam++": "SSGrad-CAM++",
-    "drise": "D-RISE",
-}
 
 
 def extreme_objects(
@@ -110,6 +102,11 @@ class ExampleStore:
         photo.save(encoded, "JPEG", quality=PHOTO_QUALITY)
         np.savez_compressed(self._path(entry["image_id"]), photo=np.frombuffer(encoded.getvalue(), np.uint8), maps=maps)
 
+    def reset(self) -> None:
+        """Drop all that is kept."""
+        self._extreme = []
+        self._drop_but(())
+
     def write_page(
         self, path: Path, entries: Mapping[str, Entry], names: Mapping[str, str], title: str, details: Mapping[str, str]
     ) -> None:
@@ -129,12 +126,15 @@ class ExampleStore:
         wanted = {image_id for image_id, _ in reasons}
         shown = [image_id for image_id in entries if image_id in wanted and self._path(image_id).is_file()]
         pages = (self._page(entries[image_id], names[image_id], reasons).encode() for image_id in shown)
-        meanings = {name: METHOD_NAMES.get(name, "maps from a folder") for name in self._methods}
+        meanings = {name: METHODS[name].title if name in METHODS else "maps from a folder" for name in self._methods}
         write_report(path, pages, title, details, meanings)
+        self._drop_but(shown)
+
+    def _drop_but(self, shown: Sequence[str]) -> None:
         kept = {self._path(image_id) for image_id in shown}
         for file in self._folder.glob("*.npz"):
             if file not in kept:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def _among(self, entries: Sequence[Entry]) -> list[Entry]:
         wanted = {image_id for image_id, _ in extreme_objects(entries, self._methods)}

@@ -68,10 +68,17 @@ class Record:
         _append(self._part, line + "\n")
         _append(self.folder / "objects.csv", _to_csv(entry["rows"]))
 
-    def reset(self) -> None:
-        """Drop everything this process has measured."""
+    def reset(self, processes: int = 1) -> None:
+        """Drop everything that was measured. Processes that share the images do it together, each its part.
+
+        Args:
+            processes: how many they are; parts that more of them have left go too.
+        """
         self.entries = {}
         self._part.write_text("", encoding="utf-8")
+        for part in self._part.parent.glob("*.jsonl"):
+            if int(part.stem) >= processes:
+                part.unlink(missing_ok=True)
         self.write_rows(())
 
     def write_rows(self, entries: Iterable[Entry]) -> None:

@@ -14,6 +14,18 @@ from odam_d2.files import write_atomically
 
 # Of the settings, what a reader of the tables wants to know.
 SHOWN = ("target", "iou_threshold", "score_threshold", "max_images", "max_objects", "map_folders")
+# All that an evaluation ends with.
+FILES = ("summary.json", "tables.md", "curves.json", "curves.png", "index.html")
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what :func:`write_results` wrote, where there is any.
+
+    Args:
+        folder: output folder.
+    """
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_results(

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from odam_d2.evaluation.metrics.specification import perturbation_scores, vea_cu
 from odam_d2.evaluation.study.examples import ExampleStore, shrink_map
 from odam_d2.evaluation.study.perturbation import object_score
 from odam_d2.evaluation.study.record import Entry, Record, Row
-from odam_d2.evaluation.study.results import write_results
+from odam_d2.evaluation.study.results import remove_results, write_results
 from odam_d2.evaluation.study.scores import score_maps
 from odam_d2.evaluation.study.selection import match_objects
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
@@ -69,7 +70,8 @@ class ExplanationEvaluator(DatasetEvaluator):
             :func:`odam_d2.evaluation.study.tables.summarize`; before, and on other processes, empty.
 
     Raises:
-        ValueError: unknown names (the valid ones are listed), or results of other settings in the folder.
+        ValueError: unknown names (the valid ones are listed), results of other settings in the folder, or a predictor
+            without a config.
         FileNotFoundError: a missing dataset or folder of maps.
         OSError: the folder cannot be written.
     """
@@ -88,13 +90,19 @@ class ExplanationEvaluator(DatasetEvaluator):
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         self.summary: dict[str, dict[str, Any]] = {}
-        self._settings = settings = settings or ExplanationSettings()
+        cfg = predictor.cfg
+        if cfg is None:
+            raise ValueError(
+                "an evaluation records the config and the weights that its numbers belong to, and this predictor was "
+                "made without; make it by ODAMPredictor(cfg)"
+            )
+        settings = settings or ExplanationSettings()
+        self._settings = settings = replace(settings, explain=settings.explain or predictor.settings)
         self._predictor, self._batch, self._progress = predictor, batch, progress
         self._folder, self._save_maps, self._dataset = Path(output_dir), save_maps, dataset_name
         self._images = dict(islice(load_objects(dataset_name).items(), settings.max_images))
         self._class_names = _class_names(dataset_name, predictor, self._images)
         self._sources = make_sources(predictor, settings, batch, self._folder, progress)
-        cfg = predictor.cfg
         detector = {
             "dataset": dataset_name,
             "detector": cfg.MODEL.META_ARCHITECTURE,
@@ -123,9 +131,19 @@ class ExplanationEvaluator(DatasetEvaluator):
         return ObservingModel(self._predictor.model, (self._settings.explain.layer,))
 
     def reset(self) -> None:
-        """Forget what was measured, in the output folder too."""
-        self._record.reset()
+        """Forget what was measured, in the output folder too; only maps that were saved stay.
+
+        All processes that share the images call it together.
+        """
+        self._record.reset(comm.get_world_size())
         self.summary = {}
+        remove_results(self._folder)
+        self._examples.reset()
+        for source in self._sources:
+            for image_id in self._images:
+                source.forget(image_id)
+        # Nobody writes before all have forgotten.
+        comm.synchronize()
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]] = ()) -> None:
         """Explain and measure the objects of some images; those that are finished already are passed over.

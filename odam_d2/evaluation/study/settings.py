@@ -1,7 +1,7 @@
 """What an evaluation of explanations measures: the metrics by name, and the settings that its numbers depend on."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ class ExplanationSettings:
         metrics: names of :data:`METRICS`. The cheap ones are worked out in any case.
         target: what gradient methods explain, see :func:`odam_d2.explain.resolve_target`. D-RISE has no target.
         explain: how they explain it: layer, smoothing, path, and D-RISE's number of masks. Its method and seed are not
-            looked at.
+            looked at. None: as the predictor does (``ODAM.EXPLAIN``).
         iou_threshold: objects are explained whose detection has a larger IoU with them.
         score_threshold: and a higher score. The detector's own threshold applies before.
         protocol: of Deletion and Insertion, ``paper`` or ``authors``, see
@@ -99,7 +99,7 @@ class ExplanationSettings:
     map_folders: tuple[str, ...] = ()
     metrics: tuple[str, ...] = CHEAP
     target: Target = "class_score"
-    explain: ExplainSettings = field(default_factory=ExplainSettings)
+    explain: ExplainSettings | None = None
     iou_threshold: float = 0.9
     score_threshold: float = 0.1
     protocol: str = "paper"

@@ -50,7 +50,7 @@ Detect = Callable[[Tensor], Sequence[Proposals]]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DRISEState:
     """How far a run has come. It is valid whenever it can be looked at, also after an exception or Ctrl-C.
 
@@ -68,6 +68,10 @@ class DRISEState:
     done: int = 0
     boxes: Tensor | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        maps = "not begun" if self.sums is None else f"maps {tuple(self.sums.shape)}"
+        return f"DRISEState({self.done} masks done, {maps})"
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything, in types that ``torch.load`` reads with ``weights_only=True``."""

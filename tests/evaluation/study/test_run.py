@@ -22,10 +22,12 @@ from evaluation.explained import (
     unregister,
     write_dataset,
 )
+from helpers import small_cfg
 from odam_d2.evaluation.metrics.specification import area_under_curve
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.explain import ExplainSettings
+from odam_d2.predictor import ODAMPredictor
 
 NAME = "odam_explained"
 RESULTS = ("objects.csv", "summary.json", "curves.json", "index.html", "tables.md")
@@ -145,6 +147,113 @@ def test_detectron2_runs_it_and_prints_the_means(predictor, dataset, tmp_path, c
     with caplog.at_level(logging.INFO):
         print_csv_format(results)
     assert "pg_box" in caplog.text
+
+
+def test_with_detectron2_every_image_is_detected_once_and_nothing_else_differs(predictor, dataset, tmp_path):
+    chosen = settings("odam", "gradcam++")
+    evaluate(predictor, tmp_path / "by id", chosen)
+    dicts = DatasetCatalog.get(NAME)
+    loader = build_detection_test_loader(dicts, mapper=DatasetMapper(predictor.cfg, is_train=False), num_workers=0)
+    evaluator = ExplanationEvaluator(predictor, NAME, tmp_path / "by detectron2", chosen)
+    calls = []
+    hook = predictor.model.backbone.register_forward_hook(lambda module, given, out: calls.append(len(given[0])))
+    try:
+        inference_on_dataset(evaluator.model, loader, evaluator)
+    finally:
+        hook.remove()
+    assert calls == [1, 1, 1]
+    for name in RESULTS:
+        assert (tmp_path / "by id" / name).read_text() == (tmp_path / "by detectron2" / name).read_text(), name
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_reset_forgets_also_on_disk(predictor, dataset, tmp_path):
+    chosen = settings("odam", "drise", metrics=tuple(METRICS), steps=1, explain=ExplainSettings(drise_masks=4))
+    evaluator = ExplanationEvaluator(predictor, NAME, tmp_path, chosen, save_maps=True)
+    begun = files(tmp_path)
+    evaluator.process([{"image_id": 1}, {"image_id": 3}])
+    evaluator.evaluate()
+    # What a run of two processes, and D-RISE that was stopped within an image, leave.
+    (tmp_path / "parts" / "1.jsonl").write_text((tmp_path / "parts" / "0.jsonl").read_text())
+    (tmp_path / "drise").mkdir()
+    (tmp_path / "drise" / "2.pth").write_bytes(b"unfinished")
+    assert files(tmp_path) > begun | set(RESULTS) | {"curves.png", "examples/1.npz", "parts/1.jsonl", "drise/2.pth"}
+    evaluator.reset()
+    assert evaluator.summary == {} and {name for name in files(tmp_path) if not name.startswith("maps/")} == begun
+    assert (tmp_path / "objects.csv").read_text().count("\n") == 1
+    # Neither this evaluator nor a later one knows anything of it.
+    evaluator.process([{"image_id": 3}])
+    evaluator.evaluate()
+    assert evaluator.summary["counts"]["images"] == 1
+    again = ExplanationEvaluator(predictor, NAME, tmp_path, chosen)
+    assert list(again._record.entries) == ["3"]
+
+
+def test_a_run_after_reset_ends_with_the_files_of_a_fresh_one(predictor, dataset, tmp_path):
+    chosen = settings("odam", "gradcam")
+    evaluate(predictor, tmp_path / "fresh", chosen)
+    evaluator = ExplanationEvaluator(predictor, NAME, tmp_path / "again", chosen)
+    for _ in range(2):
+        evaluator.reset()
+        evaluator.process([{"image_id": name} for name in evaluator.image_ids])
+        evaluator.evaluate()
+    for name in RESULTS:
+        assert (tmp_path / "fresh" / name).read_text() == (tmp_path / "again" / name).read_text(), name
+
+
+# ---- how maps are made -------------------------------------------------------------------------------------------
+
+
+def saved_maps(folder, method="odam"):
+    return {path.stem: np.load(path) for path in sorted((folder / "maps" / method).glob("*.npy"))}
+
+
+def configured(quick_weights, *opts):
+    return ODAMPredictor(small_cfg("fcos", ["MODEL.WEIGHTS", quick_weights("fcos"), *opts]))
+
+
+@pytest.mark.parametrize(("key", "value"), [("SMOOTHING", "gaussian"), ("LAYER", "res4")])
+def test_the_config_governs_the_maps_that_are_measured(key, value, predictor, dataset, quick_weights, tmp_path):
+    evaluate(predictor, tmp_path / "usual", settings("odam"), save_maps=True)
+    own = configured(quick_weights, f"ODAM.EXPLAIN.{key}", value)
+    evaluate(own, tmp_path / "own", settings("odam"), save_maps=True)
+    usual, maps = saved_maps(tmp_path / "usual"), saved_maps(tmp_path / "own")
+    assert list(maps) == list(usual) and len(maps) == sum(DETECTED)
+    for row in read_rows(tmp_path / "own" / "objects.csv"):
+        name = f"{row['image_id']}_{row['annotation_id']}"
+        assert not np.allclose(maps[name], usual[name])
+        # The same detection explained by the predictor, told by its box.
+        asked = predictor.explain(read_image(dataset, row), **{key.lower(): value})
+        box = torch.tensor([row[side] for side in ("x1", "y1", "x2", "y2")])
+        (place,) = (asked.instances.pred_boxes.tensor - box).abs().amax(dim=1).lt(1e-3).nonzero()[:, 0].tolist()
+        np.testing.assert_allclose(maps[name], asked.heat_maps["class_score"].to_image()[place].numpy(), atol=1e-6)
+    recorded = json.loads((tmp_path / "own" / "settings.json").read_text())
+    assert recorded["explain"][key.lower()] == recorded["config"]["ODAM"]["EXPLAIN"][key] == value
+    assert f"{key.lower()}: {value}" in (tmp_path / "own" / "tables.md").read_text()
+
+
+def test_the_path_of_the_config_governs_the_maps_that_are_measured(dataset, quick_weights, tmp_path):
+    own = configured(quick_weights, "ODAM.EXPLAIN.PATH", "batched", "ODAM.EXPLAIN.LAYER", "res4")
+    with pytest.raises(ValueError, match="path='batched' explains this detector at 'fpn', not at 'res4'"):
+        evaluate(own, tmp_path, settings("odam"))
+
+
+def test_settings_come_before_the_config_and_methods_are_the_settings_own(predictor, dataset, quick_weights, tmp_path):
+    own = configured(quick_weights, "ODAM.EXPLAIN.SMOOTHING", "gaussian", "ODAM.EXPLAIN.METHOD", "gradcam")
+    evaluate(own, tmp_path / "own", settings("odam", explain=ExplainSettings()), save_maps=True)
+    evaluate(predictor, tmp_path / "usual", settings("odam"), save_maps=True)
+    for name, heat_map in saved_maps(tmp_path / "usual").items():
+        assert np.array_equal(saved_maps(tmp_path / "own")[name], heat_map)
+
+
+def test_a_predictor_without_a_config_cannot_be_recorded(predictor, dataset, tmp_path):
+    own = ODAMPredictor.from_model(predictor.model, predictor.class_names)
+    with pytest.raises(ValueError, match=r"an evaluation records the config and the weights.*ODAMPredictor\(cfg\)"):
+        ExplanationEvaluator(own, NAME, tmp_path, settings("odam"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_that_were_not_processed_are_warned_of(predictor, dataset, tmp_path, caplog):
