@@ -1,7 +1,8 @@
 """Table 10 on made crowds: AP, JI, MR, recall and time of every NMS, for the two detectors trained on them.
 
 Every NMS sees the same candidates of the same forward pass: an image is detected once, its candidates' maps (by
-each path) and embeddings are made once, and each NMS of the family chooses among them. The validation sets come from three seeds.
+each path) and embeddings are made once, and each NMS of the family chooses among them. The validation sets come from
+three seeds.
 """
 
 from collections import defaultdict

@@ -20,7 +20,7 @@ from odam_d2.explain import GradientExplainer
 from odam_d2.explain.gradients import row_gradients
 from odam_d2.explain.reversed.head import plan_level, reversed_maps
 from odam_d2.explain.reversed.modules import group_statistics
-from odam_d2.explain.reversed.tower import Places, padded_rows
+from odam_d2.explain.reversed.places import Places, padded_rows
 from odam_d2.explain.targets import target_output
 from odam_d2.structures import Trace
 

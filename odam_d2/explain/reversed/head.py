@@ -4,13 +4,15 @@ A detection's output reads one location of the last convolution, so its gradient
 kernel's radius with every convolution: 3, 5, 7, 9, 11 cells for a head of five. All detections of a level go through
 the tower together, as one batch of patches; what autograd would compute on the rest of the level is zero.
 
-A GroupNorm makes the gradient global, by two averages over the level. There are three ways to run a level:
+A GroupNorm makes the gradient global, by two averages over the level. There are four ways to run a level:
 
 * ``patch``: the statistics count as constants, gradient times gamma / sigma; the larger the level, the
   smaller the error.
 * ``corrected``: the same, but exact for the first GroupNorm of each tower, where patches are largest and the averages
   least negligible. What they add to a map is linear in two numbers a group: one convolution serves all detections.
-* ``whole``: exact, on whole levels instead of patches; for small levels, where that costs little.
+* ``shared``: exact. The same for every GroupNorm: what averages add further down passes through the layers below once
+  for all detections, as two fields a group. It pays for as many detections as some thirty whole levels cost.
+* ``whole``: exact, on whole levels instead of patches; for small levels and few detections.
 
 Shapes: n detections of one level, C channels, G groups, A anchors per location, V values an output has at an anchor,
 (Hl,Wl) level, k side and r radius of a patch.
@@ -22,7 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from odam_d2.explain.gradients import row_gradients
-from odam_d2.explain.reversed.modules import check_reversible, full_precision, tower_radius
+from odam_d2.explain.reversed.modules import (
+    check_reversible,
+    full_precision,
+    has_convolutions_below_norms,
+    is_worth_sharing,
+    tower_radius,
+)
 from odam_d2.explain.reversed.places import Places
 from odam_d2.explain.reversed.tower import ReversedTower
 from odam_d2.structures import Grid, Subnet, Trace
@@ -73,19 +81,20 @@ def reversed_maps(
             if pairs:
                 seeded.append((subnet, pairs))
         return [
-            _level_maps(trace, level, rows, seeded, plan_level(trace, level, path), memory)
+            _level_maps(trace, level, rows, seeded, plan_level(trace, level, path, len(rows)), memory)
             for level, rows in _rows_by_level(trace)
         ]
 
 
-def plan_level(trace: Trace, level: str, path: str) -> str:
-    """How to run a level backward: ``patch``, ``corrected`` or ``whole``.
+def plan_level(trace: Trace, level: str, path: str, count: int = 1) -> str:
+    """How to run a level backward: ``patch``, ``corrected``, ``shared`` or ``whole``.
 
     Args:
         trace: of a dense detector.
         level: name of the level.
-        path: ``batched``: patches on every level, corrected up to :data:`CORRECTED_CELLS`. ``auto``: small levels
-            whole, up to :data:`WHOLE_FLOPS` where there is a GroupNorm, else up to as many cells as a patch has.
+        path: ``batched``: patches on every level, corrected up to :data:`CORRECTED_CELLS`. ``auto``: exact on small
+            levels, up to :data:`WHOLE_FLOPS` where there is a GroupNorm, else whole up to as many cells as a patch has.
+        count: of detections on the level: many share what makes them exact.
     """
     cells = trace.features[level].shape[-2] * trace.features[level].shape[-1]
     if path == "auto" and cells <= (2 * _radius(trace) + 1) ** 2:
@@ -94,8 +103,10 @@ def plan_level(trace: Trace, level: str, path: str) -> str:
         return "patch"
     weights = max(sum(m.weight.numel() for m in s.tower if isinstance(m, nn.Conv2d)) for s in trace.subnets)
     if path == "auto" and 2 * cells * weights <= WHOLE_FLOPS:
-        return "whole"
-    return "corrected" if cells <= CORRECTED_CELLS else "patch"
+        worth = all(is_worth_sharing(subnet, cells, count) for subnet in trace.subnets)
+        return "shared" if worth else "whole"
+    regular = all(has_convolutions_below_norms(subnet) for subnet in trace.subnets)
+    return "corrected" if cells <= CORRECTED_CELLS and regular else "patch"
 
 
 def _radius(trace: Trace) -> int:

@@ -104,3 +104,36 @@ def tower_radius(subnet: Subnet) -> int:
     """Cells from a detection's location to the edge of its receptive field in the subnet's input."""
     convolutions = [m for m in subnet.tower if isinstance(m, nn.Conv2d)]
     return sum(c.kernel_size[0] // 2 for c in convolutions) + max(c.kernel_size[0] // 2 for c, _ in subnet.predictors)
+
+
+def has_convolutions_below_norms(subnet: Subnet) -> bool:
+    """Whether every GroupNorm of a subnet follows a convolution, as it does in Detectron2's heads."""
+    pairs = zip((None, *subnet.tower), subnet.tower)
+    return all(isinstance(before, nn.Conv2d) for before, module in pairs if isinstance(module, nn.GroupNorm)) and (
+        not subnet.tower or isinstance(subnet.tower[0], nn.Conv2d)
+    )
+
+
+def is_worth_sharing(subnet: Subnet, cells: int, count: int) -> bool:
+    """Whether the averages of all GroupNorms, shared by the detections of a level, cost less than whole levels.
+
+    Counted in cells that go through a convolution of the tower.
+
+    Args:
+        subnet: of a dense head.
+        cells: of the level.
+        count: of detections on it.
+    """
+    if not has_convolutions_below_norms(subnet):
+        return False
+    convolutions, shared, patch, side = 0, 0, 0, 3
+    for module in subnet.tower:
+        if isinstance(module, nn.Conv2d):
+            convolutions += 1
+        elif isinstance(module, nn.GroupNorm):
+            # Two fields a group pass the layers below, but for the convolution right below, which is grouped, and the
+            # first one, which is folded; both cost about as much as a few cells do.
+            shared += 4 + 2 * module.num_groups * max(0, convolutions - 2)
+    for _ in range(convolutions):
+        patch, side = patch + side**2, side + 2
+    return shared * cells + count * patch < count * convolutions * cells

@@ -5,6 +5,7 @@ Patches lie in memory cell by cell, (n,k,k,C), so that gathering one from a leve
 Shapes: n detections, C channels, (Hl,Wl) level, k side of a patch, M margin around a level.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +58,7 @@ class Places:
 def padded_rows(level_map: Tensor, margin: int) -> Tensor:
     """Cells of a map with a margin of zeros around it, (1,C,Hl,Wl) -> ((Hl+2M)*(Wl+2M),C)."""
     return F.pad(level_map[0].permute(1, 2, 0), (0, 0, margin, margin, margin, margin)).flatten(0, 1)
+
+
+# One step of the backward pass on gradients, (n,k,k,C) for patches or (n,C,Hl,Wl) for whole levels.
+Step = Callable[[Tensor, Places], Tensor]

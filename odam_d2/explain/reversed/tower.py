@@ -7,19 +7,17 @@ Shapes: n detections, C channels, G groups, A anchors per location, V values at 
 patch, M margin around a level.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from odam_d2.explain.reversed.averages import Averages, basis_of_first, basis_through, level_products
 from odam_d2.explain.reversed.fold import CACHED_PATCHES, FoldedConvolution, covered_cells, is_worth_folding
 from odam_d2.explain.reversed.modules import affine_scale, full_precision, group_statistics, tower_radius
-from odam_d2.explain.reversed.places import Places, padded_rows
+from odam_d2.explain.reversed.places import Places, Step, padded_rows
 from odam_d2.structures import Size, Subnet
-
-# One step of the backward pass on gradients, (n,k,k,C) for patches or (n,C,Hl,Wl) for whole levels.
-Step = Callable[[Tensor, Places], Tensor]
 
 
 class ReversedTower:
@@ -30,7 +28,7 @@ class ReversedTower:
         level: name of the level.
         features: the level's feature map A, the subnet's input, (1,C,Hl,Wl).
         margin: radius of the patches that come out, at least the subnet's own.
-        plan: ``patch``, ``corrected`` or ``whole``, see :mod:`odam_d2.explain.reversed.head`.
+        plan: ``patch``, ``corrected``, ``shared`` or ``whole``, see :mod:`odam_d2.explain.reversed.head`.
     """
 
     def __init__(self, subnet: Subnet, level: str, features: Tensor, margin: int, plan: str):
@@ -41,11 +39,11 @@ class ReversedTower:
         self.device = features.device
         modules = [*subnet.tower, *(conv for conv, _ in subnet.predictors)]
         self.channels = max(module.in_channels for module in modules if isinstance(module, nn.Conv2d))
-        self.correction: Correction | None = None
-        self.correct_before = -1  # the step before which the correction takes its sums
+        self.averages: dict[int, Averages] = {}  # by the number of the step before which they are taken
         self.steps: list[Step] = []
         self.first: Tensor | None = None  # kernel of a convolution right above the features, which is the last step
         self.folded: FoldedConvolution | None = None
+        self.below: dict[int, int] = {}  # number of a module -> of the first step below it
         inputs = (features, *subnet.seen[level])
         position = list(subnet.seen).index(level)
         # Factors of norms that were passed but not yet applied: they commute with masks, and fold into weights.
@@ -53,7 +51,6 @@ class ReversedTower:
         clean = self.whole  # whether gradients beyond the border of the level are zero by now
         for number in reversed(range(len(subnet.tower))):
             module = subnet.tower[number]
-            first_norm = number == 1 and isinstance(subnet.tower[0], nn.Conv2d)
             if isinstance(module, (nn.Conv2d, nn.GroupNorm)) and not clean:
                 self._cut_border()
                 clean = True
@@ -62,7 +59,7 @@ class ReversedTower:
                 clean = True
             elif isinstance(module, nn.Conv2d):
                 weight = module.weight * scale[:, None, None, None]
-                if number == 0 and not self.whole:
+                if number == 0:
                     self.first = weight
                 self._convolution(weight)
                 scale = scale.new_ones(module.in_channels)
@@ -74,18 +71,32 @@ class ReversedTower:
                 if self.whole:
                     self._group_norm(module.num_groups, gamma, normalised, inverse_sigma)
                     scale = torch.ones_like(scale)
-                elif plan == "corrected" and first_norm:
-                    self.correct_before = len(self.steps)
-                    self.correction = Correction(
-                        module.num_groups, gamma, normalised, inverse_sigma, subnet.tower[0].weight, features, margin
-                    )
+                elif plan == "shared" or (plan == "corrected" and number == 1):
+                    basis = self._basis(subnet, level, features, number, normalised, inverse_sigma)
+                    own = Averages(module.num_groups, gamma, normalised, basis, margin)
+                    self.averages[len(self.steps)] = own
             elif not isinstance(module, nn.Identity):
                 scale = scale * affine_scale(module, position)
+            self.below[number] = len(self.steps)
         factor = full_precision(features)
         if not (subnet.tower and isinstance(subnet.tower[0], nn.Conv2d)):
             # A norm in front of the first convolution acts on the gradient channel by channel, as A does.
             factor = factor * scale[:, None, None]
         self.features = factor if self.whole else padded_rows(factor, margin)
+
+    def _basis(
+        self, subnet: Subnet, level: str, features: Tensor, number: int, normalised: Tensor, inverse_sigma: Tensor
+    ) -> Tensor:
+        """What the averages of the GroupNorm at a place of the tower add to maps, (2G,Hl*Wl)."""
+        groups = subnet.tower[number].num_groups
+        products = level_products(subnet.tower[0].weight, features)
+        if number == 1:
+            return basis_of_first(groups, normalised, inverse_sigma, products)
+        whole = ReversedTower(subnet, level, features, self.margin, "whole")
+        steps = whole.steps[whole.below[number - 1] : whole.below[1]]
+        none = Places(*(torch.zeros(3, 0, dtype=torch.int64, device=self.device)), self.size, self.margin)
+        weight = subnet.tower[number - 1].weight
+        return basis_through(groups, normalised, inverse_sigma, weight, steps, none, products)
 
     def fold(self, places: Places, memory: int) -> None:
         """Prepare the first convolution for all detections of the level together, where that is worth it.
@@ -94,7 +105,7 @@ class ReversedTower:
             places: of all of them.
             memory: bytes that what they share may take.
         """
-        if self.first is None:
+        if self.first is None or self.whole:
             return
         radius = self.first.shape[-1] // 2
         cells = covered_cells(places, 2 * self.radius + 1)
@@ -109,27 +120,27 @@ class ReversedTower:
             seeds: the predictors and the gradients of Y by their values at the detections' anchors, each (n,V).
 
         Returns:
-            (n,2M+1,2M+1) patches for the plan ``patch``, else (n,Hl,Wl).
+            (n,2M+1,2M+1) patches where no averages are taken, else (n,Hl,Wl).
         """
         gradient = _seed_patches(seeds, places.anchor)
         if self.whole:
             gradient = places.scatter(gradient)
-        extra = None
+        extra = 0.0
         for number, step in enumerate(self.steps[:-1] if self.folded else self.steps):
-            if number == self.correct_before:
-                extra = self.correction(gradient, places)
+            if number in self.averages:
+                extra = extra + self.averages[number](gradient, places)
             gradient = step(gradient, places)
         if self.whole:
             return (gradient * self.features).sum(dim=1)
         if self.folded is None:
             product = (gradient * places.gather(self.features, gradient.shape[1])).sum(dim=-1)
         else:
-            if self.correct_before == len(self.steps) - 1:
-                extra = self.correction(gradient, places)
+            if len(self.steps) - 1 in self.averages:
+                extra = extra + self.averages[len(self.steps) - 1](gradient, places)
             product = self.folded(gradient, places)
         missing = (2 * self.margin + 1 - product.shape[1]) // 2
         product = F.pad(product, (missing,) * 4)
-        if self.correction is None:
+        if not self.averages:
             return product
         return places.scatter(product[..., None])[:, 0] + extra
 
@@ -197,64 +208,6 @@ def _transposed_convolution(gradient: Tensor, taps: Tensor) -> Tensor:
             for j in range(kernel):
                 out[:, i : i + side, j : j + side] += (rows @ taps[i, j]).view(*part.shape[:3], -1)
     return grown
-
-
-class Correction:
-    """What the averages of a tower's first GroupNorm add to a map, on the whole level.
-
-    With dy the gradient at its output after gamma and x' its normalised input, the averages subtract
-    (S_g + T_g x'_c) / (N sigma_g) at every cell and channel c of group g, where S and T are the sums of dy and dy x'
-    over a group and N its size. The convolution below and the features turn this into sum_g S_g B_g + T_g B'_g, with
-    maps B and B' that all detections share.
-
-    Args:
-        groups: G.
-        gamma: (C,).
-        normalised: x', (1,C,Hl,Wl).
-        inverse_sigma: (C,).
-        weight: of the convolution below, (C,Ci,k,k).
-        features: A, (1,Ci,Hl,Wl).
-        margin: M.
-    """
-
-    def __init__(
-        self,
-        groups: int,
-        gamma: Tensor,
-        normalised: Tensor,
-        inverse_sigma: Tensor,
-        weight: Tensor,
-        features: Tensor,
-        margin: int,
-    ):
-        self.groups = groups
-        self.gamma = gamma
-        self.normalised = padded_rows(normalised, margin)
-        height, width = features.shape[-2:]
-        reach = weight.shape[-1] // 2
-        cells = full_precision(features[0]).flatten(1).t()
-        # Zero beyond the border, where no cell of the GroupNorm is.
-        padded = F.pad(normalised[0].permute(1, 2, 0), (0, 0, *(reach,) * 4))
-        ones = F.pad(padded.new_ones(height, width, 1), (0, 0, *(reach,) * 4))
-        plain, scaled = 0.0, 0.0
-        for i in range(weight.shape[2]):
-            for j in range(weight.shape[3]):
-                # Cell u of the features reaches cell u - tap + radius of the output through this tap.
-                window = slice(2 * reach - i, 2 * reach - i + height), slice(2 * reach - j, 2 * reach - j + width)
-                reached = (cells @ weight[:, :, i, j].t()).view(height, width, -1)
-                plain = plain + (reached * ones[window]).unflatten(2, (groups, -1)).sum(dim=3)
-                scaled = scaled + (reached * padded[window]).unflatten(2, (groups, -1)).sum(dim=3)
-        per_group = inverse_sigma.view(groups, -1)[:, 0] / (normalised.numel() / groups)
-        # (2G,Hl*Wl)
-        self.basis = -torch.cat([plain * per_group, scaled * per_group], dim=2).flatten(0, 1).t()
-        self.size = height, width
-
-    def __call__(self, gradient: Tensor, places: Places) -> Tensor:
-        """Gradient (n,k,k,C) at the GroupNorm's output -> addition to the maps, (n,Hl,Wl)."""
-        dy = gradient * self.gamma
-        moments = (dy * places.gather(self.normalised, gradient.shape[1])).sum(dim=(1, 2))
-        sums = torch.cat([x.unflatten(1, (self.groups, -1)).sum(dim=2) for x in (dy.sum(dim=(1, 2)), moments)], dim=1)
-        return (sums @ self.basis).view(-1, *self.size)
 
 
 def _seed_patches(seeds: Sequence[tuple[nn.Conv2d, Tensor]], anchor: Tensor) -> Tensor:
