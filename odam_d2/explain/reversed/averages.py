@@ -47,18 +47,24 @@ class Averages:
 
 
 def level_products(weight: Tensor, features: Tensor) -> Tensor:
-    """B of the folded convolution (see :mod:`odam_d2.explain.reversed.fold`) on a whole level.
+    """B of the folded convolution (see :mod:`odam_d2.explain.reversed.fold`) on a whole level, seen from above it.
 
     Args:
         weight: of the convolution right above the features, (C,Ci,r,r).
         features: A, (1,Ci,Hl,Wl).
 
     Returns:
-        (r,r,C,Hl,Wl).
+        at every cell v of the gradient and for every tap t, B_t at the cell v + t that v reaches through it, 0 where
+        that is no cell, (Hl,Wl,C,r*r).
     """
-    cells = full_precision(features[0]).flatten(1)
-    taps = weight.permute(2, 3, 0, 1)
-    return (taps @ cells).unflatten(3, features.shape[-2:])
+    kernel, (height, width) = weight.shape[-1], features.shape[-2:]
+    reach = kernel // 2
+    cells = F.pad(full_precision(features[0]).permute(1, 2, 0), (0, 0, *(reach,) * 4))
+    taps = []
+    for i in range(kernel):
+        for j in range(kernel):
+            taps.append(cells[i : i + height, j : j + width] @ weight[:, :, i, j].t())
+    return torch.stack(taps, dim=-1)
 
 
 def fold_level(gradient: Tensor, products: Tensor) -> Tensor:
@@ -71,16 +77,10 @@ def fold_level(gradient: Tensor, products: Tensor) -> Tensor:
     Returns:
         (f,Hl,Wl).
     """
-    kernel, (height, width) = len(products), gradient.shape[-2:]
-    reach = kernel // 2
-    padded = F.pad(gradient, (reach,) * 4)
-    total = 0.0
-    for i in range(kernel):
-        for j in range(kernel):
-            # Cell u of the features reaches cell u - tap + radius of the output through this tap.
-            window = padded[:, :, 2 * reach - i :, 2 * reach - j :][:, :, :height, :width]
-            total = total + (window * products[i, j]).sum(dim=1)
-    return total
+    height, width, _, taps = products.shape
+    # All taps of a cell in one matrix product, (Hl*Wl,f,r*r).
+    sent = gradient.permute(2, 3, 0, 1).flatten(0, 1) @ products.flatten(0, 1)
+    return _collect(sent.unflatten(0, (height, width)).permute(2, 3, 0, 1), taps)
 
 
 def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, products: Tensor) -> Tensor:
@@ -95,16 +95,23 @@ def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, produ
     Returns:
         (2G,Hl*Wl).
     """
-    # Channel by channel the fields are those of all groups: their products are summed group by group in the end.
-    kernel, (height, width) = len(products), normalised.shape[-2:]
-    reach = kernel // 2
-    fields = F.pad(_fields(groups, normalised, inverse_sigma), (reach,) * 4)
-    total = 0.0
+    height, width, _, taps = products.shape
+    # Channel by channel the fields are those of all groups: what they send is summed group by group.
+    fields = _fields(groups, normalised, inverse_sigma).permute(0, 2, 3, 1)
+    sent = torch.stack([(own[..., None] * products).unflatten(2, (groups, -1)).sum(dim=3) for own in fields])
+    return _collect(sent.permute(0, 3, 4, 1, 2).flatten(0, 1), taps).flatten(1)
+
+
+def _collect(sent: Tensor, taps: int) -> Tensor:
+    """What every cell sent through every tap, (f,r*r,Hl,Wl), summed where it arrives, (f,Hl,Wl)."""
+    kernel = round(taps**0.5)
+    height, width = sent.shape[-2:]
+    arrived = sent.new_zeros(len(sent), height + kernel - 1, width + kernel - 1)
     for i in range(kernel):
         for j in range(kernel):
-            window = fields[:, :, 2 * reach - i :, 2 * reach - j :][:, :, :height, :width]
-            total = total + (window * products[i, j]).unflatten(1, (groups, -1)).sum(dim=2)
-    return total.flatten(0, 1).flatten(1)
+            arrived[:, i : i + height, j : j + width] += sent[:, i * kernel + j]
+    reach = kernel // 2
+    return arrived[:, reach : reach + height, reach : reach + width]
 
 
 def basis_through(
