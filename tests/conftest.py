@@ -19,7 +19,9 @@ def empty_catalogs():
     catalogs = (DatasetCatalog.data, MetadataCatalog.data)
     before = [dict(catalog) for catalog in catalogs]
     for catalog in catalogs:
-        for name in [name for name in catalog if name.startswith(("coco_mini_", "crowdhuman_", "synthetic_crowd_"))]:
+        for name in [
+            name for name in catalog if name.startswith(("bccd_", "coco_mini_", "crowdhuman_", "synthetic_crowd_"))
+        ]:
             del catalog[name]
     yield
     for catalog, entries in zip(catalogs, before):
