@@ -13,17 +13,6 @@ from odam_d2.data.objects import load_objects
 from odam_d2.data.own import add_datasets, dataset_name, is_described, register_datasets
 from own_data import write_coco, write_odgt, write_voc
 
-
-@pytest.fixture
-def catalogs():
-    """Whatever a test registers is forgotten afterwards."""
-    before = [dict(catalog) for catalog in (DatasetCatalog, MetadataCatalog)]
-    yield
-    for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before):
-        catalog.clear()
-        catalog.update(entries)
-
-
 pytestmark = pytest.mark.usefixtures("catalogs")
 
 

@@ -334,13 +334,4 @@ def _class_names(dataset_name: str, predictor: ODAMPredictor, images: Mapping[st
     if highest >= count:
         raise ValueError(f"the dataset {dataset_name} has a class number {highest}; the detector has {count} classes")
     names = MetadataCatalog.get(dataset_name).get("thing_classes")
-    if names is None:
-        return [str(i) for i in range(count)]
-    # Fewer will do if they are the detector's first: people for a detector of COCO's classes.
-    first = predictor.class_names[: len(names)]
-    if len(names) != count and list(names) != list(first):
-        raise ValueError(
-            f"the dataset {dataset_name} has {len(names)} classes ({', '.join(names[:5])}), and the detector has "
-            f"{count}, of which the first are others ({', '.join(first[:5])})"
-        )
-    return list(names)
+    return list(names) if names is not None else [str(i) for i in range(count)]
