@@ -85,7 +85,7 @@ def test_the_readmes_lines_and_every_config_work_from_an_empty_folder(run, insta
     assert "demo/fcos_lite0.yaml odam://fcos_lite0.pth" in configs
     count, shape = last.split(maxsplit=1)
     assert int(count) > 0 and shape == f"({count}, 512, 512)"
-    with Image.open(tmp_path / "why.png") as sheet:
+    with Image.open(tmp_path / "why" / "sheet.png") as sheet:
         assert sheet.width > 512
 
 
