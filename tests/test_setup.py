@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import yaml
 
 import odam_d2
 from odam_d2.cli.main import main
@@ -82,6 +83,14 @@ def test_the_version_stands_in_one_place(built):
     for path in ("pyproject.toml", "setup.py", "CITATION.cff"):
         assert not re.search(rf"\b{re.escape(odam_d2.__version__)}\b", Path(path).read_text()), path
     assert f"\n## {odam_d2.__version__}\n" in Path("CHANGELOG.md").read_text()
+
+
+def test_the_article_to_cite_is_the_readmes():
+    article = yaml.safe_load(Path("CITATION.cff").read_text())["preferred-citation"]
+    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in article["authors"])
+    (entry,) = re.findall(r"^```bibtex\n(.*?)^```", Path("README.md").read_text(), re.DOTALL | re.MULTILINE)
+    for field, value in (("title", article["title"]), ("author", names), ("year", article["year"])):
+        assert f"{field} = {{{value}}}" in " ".join(entry.split()), field
 
 
 def test_the_extras_are_named(built):

@@ -1,6 +1,11 @@
 """``odam train``: which datasets it takes for what, and what it refuses before any work."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+import torch
 
 from odam_d2.cli.train import main, parse_arguments, read_training_config
 from own_data import write_coco, write_odgt, write_voc
@@ -114,3 +119,16 @@ def test_the_help_says_what_a_word_may_be(capsys):
         main(["--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert "mine=ann.json:images/" in out and "--test-dataset NAME" in out and "mine=voc:folder/:train" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="Detectron2 launches one process for each GPU")
+def test_several_processes_end_with_one_sentence(pets, tmp_path):
+    line = words("--num-gpus", "2", "--dataset", f"mine={pets['train']}", opts=["OUTPUT_DIR", str(tmp_path / "out")])
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "odam_d2.cli", "train", *line]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert (
+        done.returncode == 1 and done.stderr.count("error: the dataset mine has 2 classes (cat, dog), and the det") == 1
+    )
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

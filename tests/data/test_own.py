@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from odam_d2.config import add_odam_config, load_config
+from odam_d2.data.class_names import class_names
 from odam_d2.data.objects import load_objects
 from odam_d2.data.own import add_datasets, dataset_name, is_described, register_datasets
 from own_data import write_coco, write_odgt, write_voc
@@ -211,3 +212,15 @@ def test_a_config_that_is_loaded_has_its_datasets_from_the_file_or_the_command_l
     assert [len(DatasetCatalog.get(name)) for name in ("two", "three")] == [1, 2]
     with pytest.raises(ValueError, match="'four' describes no dataset"):
         load_config("quick/fcos.yaml", ["ODAM.DATASETS", "['four']"])
+
+
+def test_a_detector_is_named_after_its_datasets_classes_and_can_do_without(tmp_path):
+    mine = ["ODAM.DATASETS", f"['mine=voc:{pets(tmp_path)}:train']", "DATASETS.TRAIN", "('mine',)"]
+    assert class_names(load_config("quick/fcos.yaml", mine), 2) == ["cat", "dog"]
+    # On another machine, without the annotations.
+    absent = ["ODAM.DATASETS", "['gone=voc:gone:train']", "DATASETS.TRAIN", "('gone',)"]
+    with pytest.raises(FileNotFoundError, match="there is no folder gone/Annotations"):
+        class_names(load_config("quick/fcos.yaml", absent), 2)
+    DatasetCatalog.remove("gone")
+    MetadataCatalog.remove("gone")
+    assert class_names(load_config("quick/fcos.yaml", [*absent, "ODAM.DATASETS", "[]"]), 2) == ["0", "1"]

@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from helpers import small_cfg
+from odam_d2.data.objects import load_objects
 from odam_d2.data.own import register_datasets
 from odam_d2.engine import ODAMTrainer
 from own_data import SIZE, write_coco, write_odgt, write_voc
@@ -68,6 +69,19 @@ def test_another_dataset_of_the_same_name_is_not_measured_by_what_was_converted_
         assert measure(f"odam_own=voc:{tmp_path / name}")["bbox"]["AP"] == pytest.approx(100), name
     (converted,) = (tmp_path / "out" / "inference" / "odam_own").glob("*coco_format.json")
     assert json.loads(converted.read_text())["annotations"][0]["bbox"] == [20, 1, 40, 39]
+
+
+def test_objects_of_voc_are_the_same_before_and_after_detections_were_measured(catalogs, tmp_path):
+    folder = write_voc(tmp_path / "pets", {"a": [("dog", (1, 2, 30, 40), 0), ("cat", (5, 5, 9, 9), 1)]}, {})
+    cfg = small_cfg("fcos", ["OUTPUT_DIR", str(tmp_path / "out"), "ODAM.DATASETS", f"['odam_own={folder}']"])
+    register_datasets(cfg)
+    before = load_objects("odam_own")["a"]
+    # Detectron2's evaluator converts the dataset, and makes its metadata that of a file in COCO's format.
+    ODAMTrainer.build_evaluator(cfg, "odam_own")
+    assert MetadataCatalog.get("odam_own").json_file
+    after = load_objects("odam_own")["a"]
+    assert after.file == before.file and after.boxes.tolist() == before.boxes.tolist() == [[0, 1, 30, 40], [4, 4, 9, 9]]
+    assert after.crowd.tolist() == before.crowd.tolist() == [False, True]
 
 
 def test_people_in_crowds_are_measured_as_crowdhuman_is(measure, tmp_path):
