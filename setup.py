@@ -1,32 +1,38 @@
-"""Install odam_d2 into an environment that already has PyTorch and Detectron2."""
+"""Puts configs and weights into the package when it is built; everything else stands in pyproject.toml."""
 
-import re
+import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-init = Path(__file__).with_name("odam_d2") / "__init__.py"
+ROOT = Path(__file__).parent
+# Folder of the repository -> its files. An editable installation reads them there.
+ZOO = {
+    "configs": sorted(ROOT.glob("configs/**/*.yaml")),
+    "projects/ODAM/weights": sorted(ROOT.glob("projects/ODAM/weights/*.pth")),
+}
 
-setup(
-    name="odam_d2",
-    version=re.search(r'^__version__ = "(.+)"$', init.read_text(), re.MULTILINE)[1],
-    description="ODAM for Detectron2: one heat map per detection and per predicted attribute",
-    packages=find_packages(include=["odam_d2", "odam_d2.*"]),
-    package_data={"odam_d2.show": ["templates/*.html"]},
-    entry_points={"console_scripts": ["odam=odam_d2.cli.main:main"]},
-    python_requires=">=3.10",
-    # torch, torchvision and detectron2 are missing on purpose, and so is OpenCV, of which there are four packages:
-    # installing odam_d2 must never replace the ones a user has. `bash scripts/setup_env.sh` brings them all.
-    install_requires=[
-        "fvcore",
-        "iopath",
-        "matplotlib",
-        "numpy",
-        "Pillow",
-        "pycocotools",
-        "PyYAML",
-        "rich",
-        "scipy",
-        "timm",
-    ],
-)
+
+class BuildWithZoo(build_py):
+    """The package with ``configs/`` and ``projects/ODAM/weights/`` in ``odam_d2/model_zoo``."""
+
+    def run(self) -> None:
+        """Copy the modules, and then the zoo."""
+        if self.editable_mode:
+            super().run()
+            return
+        # What an earlier build left there, a module that was deleted since, must not be packed.
+        shutil.rmtree(Path(self.build_lib, "odam_d2"), ignore_errors=True)
+        super().run()
+        for folder, files in ZOO.items():
+            if not files:
+                raise FileNotFoundError(f"{ROOT / folder} is empty; build odam_d2 from its whole repository")
+            target = Path(self.build_lib, "odam_d2", "model_zoo", Path(folder).name)
+            for file in files:
+                copy = target / file.relative_to(ROOT / folder)
+                self.mkpath(str(copy.parent))
+                self.copy_file(str(file), str(copy))
+
+
+setup(cmdclass={"build_py": BuildWithZoo})

@@ -12,6 +12,7 @@ _HOME = {
     "add_odam_config": "odam_d2.config",
     "load_config": "odam_d2.config",
     "read_image": "odam_d2.data.images",
+    "register_datasets": "odam_d2.data.own",
     "ODAMPredictor": "odam_d2.predictor",
     "Explanation": "odam_d2.explanation",
     "ODAMTrainer": "odam_d2.engine",

@@ -10,6 +10,8 @@ from detectron2.config import CfgNode, get_cfg
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """Detectron2's defaults, odam_d2's keys, a yaml file and ``KEY VALUE`` pairs, in this order.
 
+    The datasets that ``ODAM.DATASETS`` describes are then registered; their files are read later.
+
     Args:
         config_file: path of a yaml file or, where there is no such file, the name of one of odam_d2's own
             (:func:`odam_d2.model_zoo.list_configs`), such as ``demo/fcos_lite0.yaml``.
@@ -17,9 +19,11 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such file or name; names that are close to it are listed.
-        ValueError: a key that does not exist, a value of the wrong type, or a file that is not yaml.
+        ValueError: a key that does not exist, a value of the wrong type, a file that is not yaml, or ``ODAM.DATASETS``
+            that describe none.
     """
     # Not at the top of this file: the zoo reads configs.
+    from odam_d2.data.own import register_datasets
     from odam_d2.model_zoo.files import find_config_file
 
     cfg = get_cfg()
@@ -36,6 +40,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise ValueError(f"option cannot be used: {_sentence(error)}") from error
+    register_datasets(cfg)
     return cfg
 
 
@@ -60,6 +65,9 @@ def add_odam_config(cfg: CfgNode) -> None:
         cfg.MODEL.DEVICE = "cpu"
     _add_models(cfg)
     cfg.ODAM = CfgNode()
+    # Your own datasets, one word each, to be named in DATASETS.TRAIN and DATASETS.TEST: "mine=ann.json:images/" (COCO),
+    # "mine=annotation.odgt:Images/" (CrowdHuman), "mine=voc:folder/:train" (VOC); --dataset is short for it.
+    cfg.ODAM.DATASETS = []
     _add_explanation(cfg)
     _add_nms(cfg)
     _add_training(cfg)

@@ -105,4 +105,5 @@ class ODAMTrainer(DefaultTrainer):
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         if MetadataCatalog.get(dataset_name).get("evaluator_type") == "crowdhuman":
             return CrowdHumanEvaluator(dataset_name, folder)
-        return BoxEvaluator(dataset_name, tasks=("bbox",), output_dir=folder)
+        # What an earlier run converted to COCO's format there may be another dataset of that name.
+        return BoxEvaluator(dataset_name, tasks=("bbox",), output_dir=folder, allow_cached_coco=False)

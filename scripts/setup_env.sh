@@ -125,7 +125,7 @@ else
 fi
 env_python=$env_dir/bin/python
 
-stamp="$(cat requirements.lock requirements-detectron2.txt setup.py scripts/setup_env.sh | cksum) $("$env_python" -V) $PWD"
+stamp="$(cat requirements.lock requirements-detectron2.txt pyproject.toml setup.py scripts/setup_env.sh | cksum) $("$env_python" -V) $PWD"
 if [ "$(cat "$env_dir/odam_d2.stamp" 2>/dev/null)" != "$stamp" ]; then
     echo "Setting up $env_dir (the first time about 3 GB are downloaded)"
     check_disk

@@ -12,19 +12,25 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def empty_catalogs():
-    """Detectron2's catalogs without the datasets that odam_d2 registers; afterwards as they were."""
+def catalogs():
+    """Detectron2's catalogs; what a test registers is forgotten afterwards."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     catalogs = (DatasetCatalog.data, MetadataCatalog.data)
     before = [dict(catalog) for catalog in catalogs]
-    for catalog in catalogs:
-        for name in [name for name in catalog if name.startswith(("coco_mini_", "crowdhuman_", "synthetic_crowd_"))]:
-            del catalog[name]
-    yield
+    yield catalogs
     for catalog, entries in zip(catalogs, before):
         catalog.clear()
         catalog.update(entries)
+
+
+@pytest.fixture
+def empty_catalogs(catalogs):
+    """Detectron2's catalogs without the datasets that odam_d2 registers; afterwards as they were."""
+    ours = ("bccd_", "coco_mini_", "crowdhuman_", "synthetic_crowd_")
+    for catalog in catalogs:
+        for name in [name for name in catalog if name.startswith(ours)]:
+            del catalog[name]
 
 
 @pytest.fixture(scope="session")

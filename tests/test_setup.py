@@ -1,5 +1,7 @@
-"""What an installed package brings along."""
+"""What an installed package brings along, and what it needs."""
 
+import ast
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -7,8 +9,15 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import yaml
 
+import odam_d2
 from odam_d2.cli.main import main
+
+# A user brings these: installing odam_d2 must not replace them.
+OWN = {"torch", "torchvision", "detectron2", "cv2"}
+# Packages that are imported under another name than they are installed under.
+NAMES = {"PIL": "Pillow", "yaml": "PyYAML"}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +34,68 @@ def test_every_module_and_the_page_are_in_the_package(built):
     modules = [str(path) for path in Path("odam_d2").rglob("*.py")]
     assert not [path for path in modules if not (built / path).is_file()]
     assert (built / "odam_d2" / "show" / "templates" / "report.html").is_file()
+
+
+def test_the_type_information_is_in_the_package(built):
+    assert (built / "odam_d2" / "py.typed").read_bytes() == b""
+
+
+def test_every_config_and_all_weights_are_in_the_package_byte_for_byte(built):
+    zoo = built / "odam_d2" / "model_zoo"
+    for source, target, pattern in (("configs", "configs", "yaml"), ("projects/ODAM/weights", "weights", "pth")):
+        expected = {path.relative_to(source): path.read_bytes() for path in Path(source).rglob(f"*.{pattern}")}
+        found = {
+            path.relative_to(zoo / target): path.read_bytes() for path in (zoo / target).rglob("*") if path.is_file()
+        }
+        assert found == expected
+        assert {Path("demo/fcos_lite0.yaml"), Path("fcos_lite0.pth")} & set(found)
+
+
+def test_what_an_earlier_build_left_is_not_packed(tmp_path):
+    stale = tmp_path / "odam_d2" / "model_zoo" / "configs" / "stale.yaml"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert not stale.exists() and (stale.parent / "demo" / "fcos_lite0.yaml").is_file()
+
+
+def test_exactly_the_packages_that_are_imported_are_required(built):
+    lines = (built / "odam_d2.egg-info" / "requires.txt").read_text().splitlines()
+    required = {re.match(r"[\w-]+", line)[0] for line in lines[: lines.index("")]}
+    imported = {name.split(".")[0] for path in Path("odam_d2").rglob("*.py") for name in imported_by(path)}
+    imported -= set(sys.stdlib_module_names) | OWN | {"odam_d2"}
+    assert {NAMES.get(name, name) for name in imported} == required
+
+
+def imported_by(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_the_version_stands_in_one_place(built):
+    metadata = (built / "odam_d2.egg-info" / "PKG-INFO").read_text()
+    assert f"\nVersion: {odam_d2.__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    for path in ("pyproject.toml", "setup.py", "CITATION.cff"):
+        assert not re.search(rf"\b{re.escape(odam_d2.__version__)}\b", Path(path).read_text()), path
+    assert f"\n## {odam_d2.__version__}\n" in Path("CHANGELOG.md").read_text()
+
+
+def test_the_article_to_cite_is_the_readmes():
+    article = yaml.safe_load(Path("CITATION.cff").read_text())["preferred-citation"]
+    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in article["authors"])
+    (entry,) = re.findall(r"^```bibtex\n(.*?)^```", Path("README.md").read_text(), re.DOTALL | re.MULTILINE)
+    for field, value in (("title", article["title"]), ("author", names), ("year", article["year"])):
+        assert f"{field} = {{{value}}}" in " ".join(entry.split()), field
+
+
+def test_the_extras_are_named(built):
+    lines = (built / "odam_d2.egg-info" / "requires.txt").read_text().splitlines()
+    assert {line for line in lines if line.startswith("[")} == {"[transformers]", "[docs]", "[dev]"}
 
 
 def test_the_console_command_is_there(built):

@@ -31,6 +31,13 @@ def add_config_file(parser: argparse.ArgumentParser, help: str | None = None) ->
     parser.add_argument("--config-file", required=True, metavar="YAML", help=help)
 
 
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset``: a name, or a description as :mod:`odam_d2.data.own` has it."""
+    own = "mine=ann.json:images/, mine=annotation.odgt:Images/ or mine=voc:folder/:split"
+    help = f"a registered one, such as coco_mini_val, or your own: {own}"
+    parser.add_argument("--dataset", required=True, metavar="NAME", help=help)
+
+
 def add_opts(parser: argparse.ArgumentParser) -> None:
     """Add ``--opts``, which takes the rest of the line; last, because help shows options in the order of adding."""
     parser.add_argument(

@@ -15,9 +15,18 @@ from rich.progress import Progress
 from rich.table import Table
 from torch.multiprocessing import ProcessExitedException
 
-from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.arguments import (
+    add_config_file,
+    add_dataset,
+    add_layer,
+    add_names,
+    add_opts,
+    add_output,
+    make_parser,
+)
 from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
 from odam_d2.cli.settings import read_config
+from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import (
     COUNTS,
@@ -38,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = ExplanationSettings()
     parser = make_parser("evaluate", __doc__)
     add_config_file(parser)
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
+    add_dataset(parser)
     add_output(parser, help="a run that was stopped goes on here")
     methods = f"of {', '.join(METHODS)}; default {','.join(default.methods)}, with --maps none"
     add_names(parser, "--methods", methods)
@@ -100,7 +109,7 @@ def measure(args: argparse.Namespace, command: str, progress: Progress) -> tuple
 
     facts = {"command": command, "config": args.config_file}
     evaluator = ExplanationEvaluator(
-        predictor, args.dataset, args.output, settings, args.batch, args.save_maps, facts, tell
+        predictor, dataset_name(args.dataset), args.output, settings, args.batch, args.save_maps, facts, tell
     )
     names = evaluator.image_ids
     for place in progress.track(InferenceSampler(len(names)), task_id=images) if names else ():

@@ -10,6 +10,7 @@ from odam_d2.cli.common import FAILED, INTERRUPTED, print_error, print_interrupt
 COMMANDS = {
     "explain": "explain the detections in photographs: sheets, raw maps, a page to click through",
     "explain-nms": "list what NMS removed in photographs, on account of whom and why",
+    "train": "train a detector, or with --eval-only measure its detections; on your own data, too",
     "evaluate": "measure how good the explanations of a detector are, over a dataset",
     "sanity": "check that maps depend on the weights and on the detection they explain",
     "evaluate-crowdhuman": "AP, MR-2, JI and recall of a file of detections",

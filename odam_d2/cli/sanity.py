@@ -11,10 +11,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.arguments import (
+    add_config_file,
+    add_dataset,
+    add_layer,
+    add_names,
+    add_opts,
+    add_output,
+    make_parser,
+)
 from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.objects import load_objects
+from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
 from odam_d2.explain import GRADIENT_METHODS, TARGETS, ExplainSettings, GradientExplainer, check_methods, check_targets
 from odam_d2.files import write_atomically
@@ -27,7 +36,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("sanity", __doc__)
     add_config_file(parser)
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="a registered one, such as coco_mini_val")
+    add_dataset(parser)
     add_output(parser)
     methods = f"of {', '.join(GRADIENT_METHODS)}; default {','.join(DEFAULT_METHODS)}"
     add_names(parser, "--methods", methods, default=DEFAULT_METHODS)
@@ -55,7 +64,7 @@ def check(args: argparse.Namespace) -> tuple[dict[str, SanityResult], dict[str, 
     predictor = ODAMPredictor(cfg)
     (target,) = predictor.resolve_targets(args.target)
     predictor.check_layers((settings.layer,))
-    images = list(islice(load_objects(args.dataset).values(), args.max_images))
+    images = list(islice(load_objects(dataset_name(args.dataset)).values(), args.max_images))
     args.output.mkdir(parents=True, exist_ok=True)
     results = {method: SanityResult() for method in args.methods}
     options = (target, args.score_threshold, args.max_detections, args.seed)

@@ -5,6 +5,8 @@ import argparse
 from detectron2.config import CfgNode
 
 from odam_d2.config import load_config
+from odam_d2.data.own import add_datasets, is_described
+from odam_d2.data.same_classes import check_same_classes
 
 # Options that are short for a key of the config.
 SHORT_FOR = {
@@ -17,16 +19,24 @@ SHORT_FOR = {
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
-    """``--config-file`` with ``--opts``, and then the options that are short for keys of ``ODAM.EXPLAIN``.
+    """``--config-file`` with ``--opts``, and then the options that are short for keys of ``ODAM``.
+
+    A dataset that ``--dataset`` names and ``ODAM.DATASETS`` describes, or both at once as in ``mine=ann.json:images/``,
+    becomes ``DATASETS.TEST``: its classes are the detector's.
 
     Args:
         args: of a command that has the first two.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a key or value that cannot be used.
+        ValueError: a key or value that cannot be used, or a described dataset with other classes than the detector.
     """
     cfg = load_config(args.config_file, args.opts)
+    if "dataset" in args:
+        names = add_datasets(cfg, [args.dataset])
+        if is_described(cfg, names[0]):
+            check_same_classes(cfg, names)
+            cfg.DATASETS.TEST = names
     for option, key in SHORT_FOR.items():
         value = vars(args).get(option)
         if value is not None:

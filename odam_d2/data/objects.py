@@ -14,6 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
+from odam_d2.data.catalog import check_registered
 from odam_d2.data.images import read_image
 
 # A polygon needs three points; COCO has some with less.
@@ -97,10 +98,10 @@ def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
         ValueError: an unknown dataset (those whose files are here are listed), or one that Detectron2 refuses.
         FileNotFoundError: the dataset's files are missing.
     """
-    if dataset_name not in DatasetCatalog:
-        raise ValueError(f"unknown dataset {dataset_name!r}; {_available()}")
+    check_registered(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
-    json_file = metadata.get("json_file")
+    # Detectron2's evaluator gives any dataset a json_file; one that is COCO's from the start has an image_root.
+    json_file = metadata.get("json_file") if metadata.get("image_root") else None
     # Detectron2's dicts lack the annotations' ids; its reader of COCO files gives them if asked.
     if metadata.get("evaluator_type") == "coco" and json_file and Path(json_file).is_file():
         try:
@@ -151,19 +152,6 @@ def object_mask(segmentation: Sequence | dict, height: int, width: int) -> np.nd
             raise ValueError(f"a mask needs a polygon of at least three points, not {segmentation}")
         encoding = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return coco_mask.decode(encoding).astype(bool)
-
-
-def _available() -> str:
-    """The datasets that a user can name here and now."""
-    here = []
-    for name in DatasetCatalog.list():
-        metadata = MetadataCatalog.get(name)
-        files = [metadata.get(key) for key in ("json_file", "odgt_file")]
-        if any(file and Path(file).is_file() for file in files):
-            here.append(name)
-    if not here:
-        return "no registered dataset has its files here; set DETECTRON2_DATASETS to the folder that holds them"
-    return f"those with files here are {', '.join(sorted(here))}"
 
 
 def _to_objects(one: dict[str, Any]) -> ImageObjects:

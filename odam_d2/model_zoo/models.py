@@ -47,7 +47,7 @@ def get_checkpoint_url(name: str) -> str:
     result = f"{name.removesuffix(_TRAINING)}.yaml" if name.endswith(_TRAINING) else name
     weights = get_config(result).MODEL.WEIGHTS
     if not weights or "ImageNetPretrained" in weights:
-        raise ValueError(f"there are no trained weights of {name}; train it with projects/ODAM/train_net.py")
+        raise ValueError(f"there are no trained weights of {name}; train it with odam train")
     return weights
 
 

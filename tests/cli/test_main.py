@@ -14,8 +14,9 @@ MODULES = {path.stem for path in Path("odam_d2/cli").glob("*.py")} - {"__init__"
 # What commands share is none.
 MODULES -= {"arguments", "common", "main", "settings"}
 # Fronts whose names are older than those of the commands.
-NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity"}
+NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity", "train_net": "train"}
 FRONTS = sorted(path for path in Path("scripts").glob("*.py") if path.stem != "benchmark")
+FRONTS.append(Path("projects/ODAM/train_net.py"))
 
 
 def module_of(command):

@@ -64,7 +64,7 @@ def test_checkpoint_urls_of_detectron2s_zoo_are_detectron2s():
 )
 def test_what_nobody_has_trained_is_said(name):
     for ask in (model_zoo.get_checkpoint_url, lambda name: model_zoo.get_config(name, trained=True), model_zoo.get):
-        with pytest.raises(ValueError, match=f"no trained weights of {name}; train it with projects/ODAM/train_net.py"):
+        with pytest.raises(ValueError, match=f"no trained weights of {name}; train it with odam train"):
             ask(name)
 
 

@@ -1,5 +1,7 @@
 """Detectron2 evaluators of detections."""
 
+import contextlib
+import io
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +18,20 @@ from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 
 
 class BoxEvaluator(COCOEvaluator):
-    """Detectron2's box AP, with AP50 of every class beside it: few images make stricter thresholds a lottery."""
+    """Detectron2's box AP, with AP50 of every class beside it: few images make stricter thresholds a lottery.
+
+    Args:
+        args: of Detectron2's class.
+        options: of Detectron2's class.
+    """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        # To pycocotools the id 0 means "matched with nothing"; nobody else sees these ids.
+        for number, annotation in enumerate(self._coco_api.dataset.get("annotations", []), start=1):
+            annotation["id"] = number
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._coco_api.createIndex()
 
     def _derive_coco_results(self, coco_eval, iou_type: str, class_names: list[str] | None = None) -> dict[str, float]:
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
