@@ -21,13 +21,16 @@ from odam_d2.data.odgt import read_odgt
 EXIF_ORIENTATION = 0x0112
 
 
-def load_crowdhuman(odgt_file: str, image_root: str, suffix: str = ".jpg") -> list[dict[str, Any]]:
+def load_crowdhuman(
+    odgt_file: str, image_root: str, suffix: str = ".jpg", advice: str | None = None
+) -> list[dict[str, Any]]:
     """Read an odgt file as Detectron2 dataset dicts.
 
     Args:
         odgt_file: such as ``annotation_val.odgt``.
         image_root: folder of the images, ``<ID>`` + ``suffix`` each.
         suffix: of the images' names.
+        advice: what to do about missing files; default how to get CrowdHuman.
 
     Returns:
         dicts with ``file_name``, ``image_id`` (the ID), ``height``, ``width`` (the file's where it says, else read from
@@ -35,17 +38,17 @@ def load_crowdhuman(odgt_file: str, image_root: str, suffix: str = ".jpg") -> li
         0, ``iscrowd`` 1 for regions to be ignored, which Detectron2's mapper leaves out of training.
 
     Raises:
-        FileNotFoundError: the odgt file or an image is missing; the message says where to get it and where to put it.
+        FileNotFoundError: the odgt file or an image is missing; the message ends with the advice.
         ValueError: a bad line of the odgt file, or an unreadable image.
     """
     if not Path(odgt_file).is_file():
-        raise FileNotFoundError(f"there is no annotation file {odgt_file}; {_advice(Path(odgt_file).parent)}")
+        raise FileNotFoundError(f"there is no annotation file {odgt_file}; {advice or _advice(Path(odgt_file).parent)}")
     images = read_odgt(odgt_file)
     files = [os.path.join(image_root, image.id + suffix) for image in images]
     missing = [file for file in files if not os.path.isfile(file)]
     if missing:
         count = f"{len(missing)} of {len(files)} images are missing, the first is {missing[0]}"
-        raise FileNotFoundError(f"{count}; {_advice(Path(image_root).parent)}")
+        raise FileNotFoundError(f"{count}; {advice or _advice(Path(image_root).parent)}")
     dicts = []
     for image, file in zip(images, files):
         known = image.height is not None and image.width is not None

@@ -127,7 +127,7 @@ class _CrowdHuman:
 
     def load(self, name: str) -> list[dict[str, Any]]:
         _check_file(self.odgt_file)
-        return load_crowdhuman(self.odgt_file, self.image_root)
+        return load_crowdhuman(self.odgt_file, self.image_root, advice="behind the colon stands the folder of <ID>.jpg")
 
     def read_classes(self) -> dict[str, Any]:
         return {"thing_classes": ["person"]}
@@ -165,7 +165,8 @@ class _OwnMetadata(Metadata):
 
 
 def _register(word: str) -> None:
-    name, _, description = word.partition("=")
+    # A list in a yaml file may hold anything.
+    name, _, description = str(word).partition("=")
     if not _NAME.fullmatch(name) or not description:
         raise ValueError(f"ODAM.DATASETS: {word!r} describes no dataset; write {FORMS}")
     source = _source(description)

@@ -122,6 +122,20 @@ def test_the_help_says_what_a_word_may_be(capsys):
 
 
 @pytest.mark.slow
+def test_weights_of_other_classes_are_trained_on_and_no_test_data_are_needed(pets, tmp_path):
+    # FCOS, with test data: tests/docs/test_your_data.py.
+    opts = "MODEL.ROI_HEADS.NUM_CLASSES 2 SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2 ODAM.INPUT.CROP_SIZE 96 OUTPUT_DIR"
+    line = ["--config-file", "demo/faster_rcnn_lite0.yaml", "--dataset", f"mine={pets['train']}", *opts.split()]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "odam_d2.cli", "train", *line, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    for name, shape in (("cls_score", 81), ("bbox_pred", 320)):
+        assert f"{name}.weight' to the model due to incompatible shapes: ({shape}," in done.stdout
+    assert {"model_final.pth", "config.yaml"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.device_count() == 1, reason="Detectron2 launches one process for each GPU")
 def test_several_processes_end_with_one_sentence(pets, tmp_path):
     line = words("--num-gpus", "2", "--dataset", f"mine={pets['train']}", opts=["OUTPUT_DIR", str(tmp_path / "out")])

@@ -109,6 +109,10 @@ def test_crowdhumans_format_has_people(tmp_path):
     assert metadata.thing_classes == ["person"] and metadata.evaluator_type == "crowdhuman"
     assert metadata.odgt_file == str(tmp_path / "c" / "annotation.odgt")
     assert load_objects("mine")["1,a"].masks() == [None]
+    (tmp_path / "c" / "1,a.jpg").unlink()
+    said = r"^1 of 1 images are missing, the first is .*1,a\.jpg; behind the colon stands the folder of <ID>\.jpg$"
+    with pytest.raises(FileNotFoundError, match=said):
+        DatasetCatalog.get("mine")
 
 
 @pytest.mark.parametrize("prefix", ["voc:", ""])
@@ -155,7 +159,9 @@ def test_a_missing_folder_is_named(tmp_path):
 # ---- Words and names
 
 
-@pytest.mark.parametrize("word", ["mine", "=voc:folder", "mine=", "my data=voc:folder", "a/b=voc:folder", ""])
+@pytest.mark.parametrize(
+    "word", ["mine", "=voc:folder", "mine=", "my data=voc:folder", "a/b=voc:folder", "", 1, {"mine": "voc:folder"}]
+)
 def test_a_word_that_describes_nothing_is_refused(word):
     said = f"ODAM.DATASETS: {word!r} describes no dataset; write mine=ann.json:images/, mine=annotation.odgt:Images/ or"
     with pytest.raises(ValueError, match=re.escape(said)):
