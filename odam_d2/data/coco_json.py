@@ -65,6 +65,8 @@ def _check_content(content: Any) -> None:
             raise ValueError(f"the file has no {key!r}; a COCO file lists them")
     categories = _by_id(content, "categories", "category", _check_category)
     images = _by_id(content, "images", "image", _check_image)
+    if len({type(one) for one in images}) > 1:
+        raise ValueError("some images have a number as id and some a text; give all of them the same kind")
     _by_id(content, "annotations", "annotation", lambda one: _check_annotation(one, images, categories))
 
 

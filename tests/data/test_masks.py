@@ -6,6 +6,7 @@ from pycocotools import mask as coco_mask
 
 from odam_d2.data.masks import check_segmentation, object_mask
 
+
 def test_polygons_cover_their_union():
     # Squares of 2 x 2 pixels that share the pixel (2,2); a polygon of two points is none.
     polygons = [[1, 1, 3, 1, 3, 3, 1, 3], [2, 2, 4, 2, 4, 4, 2, 4], [0, 0, 4, 4]]
