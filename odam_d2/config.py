@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
+
+from odam_d2.config_file import merge_file, merge_options
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -17,7 +18,8 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such file or name; names that are close to it are listed.
-        ValueError: a key that does not exist, a value of the wrong type, or a file that is not yaml.
+        ValueError: a key that does not exist, a value of the wrong type, or a file that is not yaml, is empty or
+            includes itself; the message names it.
     """
     # Not at the top of this file: the zoo reads configs.
     from odam_d2.model_zoo.files import find_config_file
@@ -26,21 +28,11 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_odam_config(cfg)
     file = find_config_file(config_file)
     try:
-        # The loader must not run code from a yaml file.
-        cfg.merge_from_file(file, allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
-        raise ValueError(f"config file {config_file} cannot be used: {_sentence(error)}") from error
-    if len(opts) % 2:
-        raise ValueError(f"options come in KEY VALUE pairs, but {len(opts)} words were given: {' '.join(opts)}")
-    try:
-        cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"option cannot be used: {_sentence(error)}") from error
+        merge_file(cfg, file)
+    except ValueError as error:
+        raise ValueError(f"config file {config_file} cannot be used: {error}") from error
+    merge_options(cfg, opts)
     return cfg
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
 def add_odam_config(cfg: CfgNode) -> None:

@@ -5,6 +5,7 @@ import argparse
 from detectron2.config import CfgNode
 
 from odam_d2.config import load_config
+from odam_d2.modeling.config_check import check_config
 
 # Options that are short for a key of the config.
 SHORT_FOR = {
@@ -24,11 +25,12 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a key or value that cannot be used.
+        ValueError: a key or value that cannot be used, such as a device that is not there.
     """
     cfg = load_config(args.config_file, args.opts)
     for option, key in SHORT_FOR.items():
         value = vars(args).get(option)
         if value is not None:
             cfg.ODAM.EXPLAIN[key] = value
+    check_config(cfg)
     return cfg
