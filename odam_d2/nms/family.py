@@ -114,8 +114,9 @@ class FeatureNMS:
         """
         if candidates.embeddings is None:
             raise ValueError("FeatureNMS needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train")
+        # The head runs as the detector did, under autocast too.
+        points = candidates.embeddings()
         with _full_precision(candidates):
-            points = candidates.embeddings()
             options = self.iou_high, self.iou_low, self.distance
             keep = feature_nms(candidates.boxes, candidates.scores, candidates.classes, points, *options)
             duplicates = partial(feature_duplicates, candidates.boxes, points, *options)
