@@ -133,7 +133,8 @@ def _add_nms(cfg: CfgNode) -> None:
     cfg.ODAM.NMS.CORRELATION = "cosine"
     cfg.ODAM.NMS.CORR_HIGH = 0.8
     cfg.ODAM.NMS.CORR_LOW = 0.2
-    # Cells along the image's short edge of the grid on which heat maps are compared.
+    # Cells along the image's short edge of the grid on which heat maps are compared; fewer where the network's input
+    # has fewer pixels, or the image is longer than 8 : 1.
     cfg.ODAM.NMS.SHORT_EDGE = 50
     # Soft-NMS: "gaussian" or "linear", width of the Gaussian, and the decayed score below which candidates go.
     cfg.ODAM.NMS.SOFT_METHOD = "gaussian"

@@ -133,7 +133,8 @@ class ODAMNMS:
         corr_high: T^h: above it boxes that overlap little are duplicates.
         corr_low: T^l: up to it boxes that overlap much are different objects.
         correlation: ``cosine`` or ``pearson``.
-        short_edge: cells along the image's short edge of the grid on which maps are compared.
+        short_edge: cells along the image's short edge of the grid on which maps are compared, see
+            :meth:`odam_d2.structures.HeatMaps.resample`.
     """
 
     explain: ExplainSettings = field(default_factory=lambda: ExplainSettings(path="auto"))
