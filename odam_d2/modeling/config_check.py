@@ -40,8 +40,8 @@ def check_config(cfg: CfgNode) -> None:
         cfg: an experiment.
 
     Raises:
-        ValueError: an unknown part, a device that is not there, images that are not BGR or RGB, or augmentation at
-            test time; the message names the key, its value and the remedy.
+        ValueError: an unknown part, a device that is not there, images that are not BGR or RGB, augmentation at test
+            time, or FeatureNMS without embeddings; the message names the key, its value and the remedy.
     """
     for key, registry in PARTS.items():
         name = cfg.MODEL
@@ -69,6 +69,10 @@ def check_config(cfg: CfgNode) -> None:
         raise ValueError(
             "TEST.AUG.ENABLED is True, and detections are made, explained and measured from one forward pass: set it "
             "to False"
+        )
+    if cfg.ODAM.NMS.NAME == "feature" and cfg.ODAM.EMBEDDING.DIM == 0:
+        raise ValueError(
+            "ODAM.NMS.NAME is 'feature', which needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train"
         )
 
 
