@@ -72,7 +72,8 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.ODAM.NMS.NAME == "feature" and cfg.ODAM.EMBEDDING.DIM == 0:
         raise ValueError(
-            "ODAM.NMS.NAME is 'feature', which needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train"
+            "ODAM.NMS.NAME is 'feature', which needs a detector with an embedding head: set ODAM.EMBEDDING.DIM, and "
+            "train"
         )
 
 
