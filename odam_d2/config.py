@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
+
+from odam_d2.config_file import merge_file, merge_options
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -19,8 +20,8 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such file or name; names that are close to it are listed.
-        ValueError: a key that does not exist, a value of the wrong type, a file that is not yaml, or ``ODAM.DATASETS``
-            that describe none.
+        ValueError: a key that does not exist, a value of the wrong type, ``ODAM.DATASETS`` that describe none, or a
+            file that is not yaml, is empty or includes itself; the message names it.
     """
     # Not at the top of this file: the zoo reads configs.
     from odam_d2.data.own import register_datasets
@@ -30,22 +31,12 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_odam_config(cfg)
     file = find_config_file(config_file)
     try:
-        # The loader must not run code from a yaml file.
-        cfg.merge_from_file(file, allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
-        raise ValueError(f"config file {config_file} cannot be used: {_sentence(error)}") from error
-    if len(opts) % 2:
-        raise ValueError(f"options come in KEY VALUE pairs, but {len(opts)} words were given: {' '.join(opts)}")
-    try:
-        cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"option cannot be used: {_sentence(error)}") from error
+        merge_file(cfg, file)
+    except ValueError as error:
+        raise ValueError(f"config file {config_file} cannot be used: {error}") from error
+    merge_options(cfg, opts)
     register_datasets(cfg)
     return cfg
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
 def add_odam_config(cfg: CfgNode) -> None:
@@ -149,7 +140,8 @@ def _add_nms(cfg: CfgNode) -> None:
     cfg.ODAM.NMS.CORRELATION = "cosine"
     cfg.ODAM.NMS.CORR_HIGH = 0.8
     cfg.ODAM.NMS.CORR_LOW = 0.2
-    # Cells along the image's short edge of the grid on which heat maps are compared.
+    # Cells along the image's short edge of the grid on which heat maps are compared; fewer where the network's input
+    # has fewer pixels, or the image is longer than 8 : 1.
     cfg.ODAM.NMS.SHORT_EDGE = 50
     # Soft-NMS: "gaussian" or "linear", width of the Gaussian, and the decayed score below which candidates go.
     cfg.ODAM.NMS.SOFT_METHOD = "gaussian"

@@ -14,6 +14,7 @@ from torch import nn
 from odam_d2.data.augmentation import MosaicMapper
 from odam_d2.data.crowd_mapper import CrowdMapper
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
+from odam_d2.modeling.config_check import building
 
 OPTIMIZERS = ("SGD", "ADAMW")
 
@@ -51,8 +52,13 @@ class ODAMTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model, on a CPU in channels-last layout: its depthwise convolutions train 15 % faster there."""
-        model = super().build_model(cfg)
+        """The model, on a CPU in channels-last layout: its depthwise convolutions train 15 % faster there.
+
+        Raises:
+            ValueError: a config that names what is not there, or that would not be followed.
+        """
+        with building(cfg):
+            model = super().build_model(cfg)
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.DEVICE == "cpu" else model
 
     @classmethod

@@ -1,7 +1,10 @@
-"""Files that are replaced in one step: a reader, or a run that goes on after a crash, never sees half of one."""
+"""Files that are replaced in one step: a reader, or a run that goes on after a crash, never sees half of one.
+
+And a name for each, so that none takes another's place.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -52,3 +55,20 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """
     with open_atomically(path, "w" if isinstance(content, str) else "wb") as file:
         file.write(content)
+
+
+def unique_stem(path: Path, taken: Container[str]) -> str:
+    """A name for what is made of a file, its own also where two folders, or two formats, have the same name.
+
+    Args:
+        path: of the file.
+        taken: the names that others have.
+
+    Returns:
+        the file's name without its suffix, with ``_2``, ``_3``, ... after it where that is taken.
+    """
+    name, count = path.stem, 1
+    while name in taken:
+        count += 1
+        name = f"{path.stem}_{count}"
+    return name

@@ -34,6 +34,7 @@ from odam_d2.explain import (
 from odam_d2.explain.masks.drise import Progress
 from odam_d2.explanation import Explanation
 from odam_d2.modeling.checkpoint import load_weights
+from odam_d2.modeling.config_check import building
 from odam_d2.modeling.explainable import Observation, check_explainable, check_layers, without_place
 from odam_d2.nms import Suppression
 from odam_d2.structures import Trace
@@ -51,7 +52,7 @@ class ODAMPredictor(DefaultPredictor):
 
     Raises:
         FileNotFoundError: ``MODEL.WEIGHTS`` does not exist.
-        ValueError: the model cannot be explained, or the weights do not fit it.
+        ValueError: the config names what is not there, the model cannot be explained, or the weights do not fit it.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -60,7 +61,8 @@ class ODAMPredictor(DefaultPredictor):
         unloaded.defrost()
         # DefaultPredictor would accept weights that leave part of the model random; ours are loaded below.
         unloaded.MODEL.WEIGHTS = ""
-        super().__init__(unloaded)
+        with building(unloaded):
+            super().__init__(unloaded)
         self.cfg = cfg.clone()
         check_explainable(self.model)
         load_weights(self.model, cfg.MODEL.WEIGHTS)

@@ -36,6 +36,61 @@ def test_what_is_wrong_is_named(tmp_path):
         load_config("configs/quick/fcos.yaml", ["MODEL.DEVICE"])
 
 
+def write(folder, **texts):
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder / f"{next(iter(texts))}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({"own": ""}, "own.yaml cannot be used: it is empty"),
+        ({"own": "# nothing\n---\n"}, "own.yaml cannot be used: it is empty"),
+        ({"own": "_BASE_: base.yaml", "base": ""}, "own.yaml .*its _BASE_ .*base.yaml is empty"),
+        ({"own": "_BASE_: own.yaml"}, "it includes itself by _BASE_: .*own.yaml -> .*own.yaml"),
+        ({"own": "_BASE_: b.yaml", "b": "_BASE_: [own.yaml]"}, "includes itself.*own.yaml -> .*b.yaml -> .*own.yaml"),
+        ({"own": "_BASE_: 3"}, "its _BASE_ is 3"),
+        ({"own": "- a"}, "no keys and sections"),
+        ({"own": "3: 4"}, "no keys and sections"),
+        ({"own": "MODEL:"}, "it has MODEL: , where a section should be"),
+        ({"own": "MODEL: {FCOS: 3}"}, "it has MODEL.FCOS: 3, where a section should be"),
+        ({"own": "VERSION: two"}, "own.yaml cannot be used"),
+        ({"own": "VERSION: 2\nMODEL: {DEVICE: {A: 1}}"}, "Type mismatch"),
+    ],
+)
+def test_files_that_are_no_config_give_one_sentence(texts, words, tmp_path):
+    with pytest.raises(ValueError, match=f"config file .*{words}") as caught:
+        load_config(write(tmp_path, **texts))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_base_of_two_files_is_no_circle(tmp_path):
+    texts = {"own": "_BASE_: [left.yaml, right.yaml]", "left": "_BASE_: base.yaml", "right": "_BASE_: base.yaml"}
+    cfg = load_config(write(tmp_path, **texts, base="VERSION: 2\nOUTPUT_DIR: shared"))
+    assert cfg.OUTPUT_DIR == "shared"
+
+
+def test_a_python_config_is_sent_to_python(tmp_path):
+    (tmp_path / "own.py").write_text("model = 1\n")
+    with pytest.raises(ValueError, match="own.py cannot be used: it is a Python config.*instantiate.*from_model"):
+        load_config(str(tmp_path / "own.py"))
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL", "x"], "option MODEL x cannot be used: MODEL is a section"),
+        (["MODEL.DEVICE.X", "1"], "option MODEL.DEVICE.X 1 .*Non-existent key"),
+        (["OUTPUT_DIR", "a", "OUTPUT_DIR.o", "1"], "option OUTPUT_DIR.o 1 cannot be used"),
+        (["DATASETS.TEST", "coco"], "option DATASETS.TEST coco cannot be used: Type mismatch"),
+    ],
+)
+def test_options_that_cannot_be_used_are_named(opts, words):
+    with pytest.raises(ValueError, match=words):
+        load_config("configs/quick/fcos.yaml", opts)
+
+
 def test_yaml_cannot_run_code(tmp_path):
     (tmp_path / "evil.yaml").write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []")
     with pytest.raises(ValueError, match="evil.yaml"):

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from odam_d2.files import open_atomically, write_atomically
+from odam_d2.files import open_atomically, unique_stem, write_atomically
 
 
 @pytest.mark.parametrize(("content", "written"), [("é\n", b"\xc3\xa9\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")])
@@ -54,3 +55,11 @@ def test_modes_that_keep_a_part_of_the_old_file_are_refused(mode, tmp_path):
 def test_it_needs_the_standard_library_alone():
     code = "import sys, odam_d2.files; print({'numpy', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_name_is_numbered_where_it_is_taken():
+    assert unique_stem(Path("a/photo.png"), ()) == "photo"
+    assert unique_stem(Path("b/photo.jpg"), {"photo"}) == "photo_2"
+    # Also where somebody calls a file so.
+    assert unique_stem(Path("c/photo.png"), {"photo", "photo_2", "photo_3"}) == "photo_4"
+    assert unique_stem(Path("photo_2.png"), {"photo", "photo_2"}) == "photo_2_2"

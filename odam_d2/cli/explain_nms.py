@@ -10,16 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
-from odam_d2.cli.common import progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.common import FAILED, print_left_out, progress_bar, quiet_detectron2, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
-from odam_d2.nms import Removals, Suppression
+from odam_d2.files import unique_stem
+from odam_d2.nms import Removals, SoftNMS, Suppression
 from odam_d2.nms.removals import list_spared
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.show.sheets import Pair, pair_sheet
 from odam_d2.structures import normalize_maps
 
-FIELDS = ("image", "score", "x1", "y1", "x2", "y2", "by_score", "by_x1", "by_y1", "by_x2", "by_y2")
+FIELDS = ("image", "file", "score", "x1", "y1", "x2", "y2", "by_score", "by_x1", "by_y1", "by_x2", "by_y2")
 MEASURES = ("iou", "correlation", "distance")
 
 
@@ -34,11 +35,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def rows(name: str, done: Suppression, removals: Removals) -> list[dict]:
+def rows(name: str, path: Path, done: Suppression, removals: Removals) -> list[dict]:
     """A line of the table for each removed candidate."""
     found = []
     for i, (removed, by) in enumerate(zip(removals.removed.tolist(), removals.by.tolist())):
-        values = [name, *(x for n in (removed, by) for x in (float(done.scores[n]), *done.boxes[n].tolist()))]
+        values = [
+            name,
+            str(path),
+            *(x for n in (removed, by) for x in (float(done.scores[n]), *done.boxes[n].tolist())),
+        ]
         row = dict(zip(FIELDS, (v if isinstance(v, str) else round(v, 4) for v in values)))
         for measure in MEASURES:
             of_all = getattr(removals, measure)
@@ -66,8 +71,8 @@ def pairs(done: Suppression, removals: Removals, chosen: Tensor, word: str) -> l
     return drawn
 
 
-def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace) -> list[dict]:
-    """Write the pairs of one image and return its lines."""
+def explain_image(predictor: ODAMPredictor, path: Path, name: str, args: argparse.Namespace) -> list[dict]:
+    """Write the pairs of one image under its name and return its lines."""
     image = read_image(path)
     _, done = predictor.explain_nms(image)
     removals = done.removed
@@ -78,26 +83,46 @@ def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace
         drawn = pairs(done, spared, spared.iou.argsort(descending=True)[: args.pairs], "kept too")
         drawn += pairs(done, removals, distant, "removed")
         sheet = pair_sheet(np.ascontiguousarray(image[:, :, ::-1]), drawn)
-        Image.fromarray(sheet).save(args.output / f"{path.stem}_pairs.png")
-    return rows(path.name, done, removals)
+        Image.fromarray(sheet).save(args.output / f"{name}_pairs.png")
+    return rows(name, path, done, removals)
+
+
+def name_images(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name of its own for each image, which its lines and its picture have."""
+    names: dict[Path, str] = {}
+    for path in paths:
+        names[path] = unique_stem(path, set(names.values()))
+    return names
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """List and draw."""
+    """List and draw; the exit code is 0 where at least one image could be."""
     args = parse_arguments(argv)
     quiet_detectron2()
-    paths = find_images(args.input)
+    names = name_images(find_images(args.input))
     predictor = ODAMPredictor(read_config(args))
+    if isinstance(predictor.model.nms, SoftNMS):
+        raise ValueError("Soft-NMS lowers scores, it removes nobody; set ODAM.NMS.NAME to greedy, feature or odam")
     args.output.mkdir(parents=True, exist_ok=True)
+    listed = 0
     with (args.output / "removals.csv").open("w", newline="") as file, progress_bar() as progress:
         writer = csv.DictWriter(file, [*FIELDS, *MEASURES])
         writer.writeheader()
-        for path in progress.track(paths, description="explaining"):
-            writer.writerows(explain_image(predictor, path, args))
-    print(f"{len(paths)} images: see {args.output / 'removals.csv'}")
-    return 0
+        for path in progress.track(list(names), description="explaining"):
+            try:
+                found = explain_image(predictor, path, names[path], args)
+            except (ValueError, OSError) as error:
+                named = str(path) in str(error)
+                print_left_out(progress.console, error if named else ValueError(f"{path}: {error}"))
+                continue
+            writer.writerows(found)
+            # What is done outlasts whatever ends the run.
+            file.flush()
+            listed += 1
+    print(f"{listed} of {len(names)} images: see {args.output / 'removals.csv'}")
+    return 0 if listed else FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 1 where an input cannot be used."""
-    return run_command(lambda: run(argv))
+    """Run the command; the exit code is 1 where nothing could be listed."""
+    return run_command(lambda: run(argv), "the lines and pictures of finished images are kept")

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from odam_d2.config import load_config
 from odam_d2.data.own import add_datasets, is_described
 from odam_d2.data.same_classes import check_same_classes
+from odam_d2.modeling.config_check import check_config
 
 # Options that are short for a key of the config.
 SHORT_FOR = {
@@ -29,7 +30,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a key or value that cannot be used, or a described dataset with other classes than the detector.
+        ValueError: a key or value that cannot be used, such as a device that is not there, or a described dataset with
+            other classes than the detector.
     """
     cfg = load_config(args.config_file, args.opts)
     if "dataset" in args:
@@ -41,4 +43,5 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         value = vars(args).get(option)
         if value is not None:
             cfg.ODAM.EXPLAIN[key] = value
+    check_config(cfg)
     return cfg

@@ -8,10 +8,10 @@ COCO's own annotation files restricted to those images, ``annotations/instances_
 import functools
 from pathlib import Path
 
-from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
 from odam_d2.data.catalog import datasets_folder, register_dataset
+from odam_d2.data.coco_json import load_coco
 
 
 def register_coco_mini(root: str | Path | None = None) -> None:
@@ -27,7 +27,7 @@ def register_coco_mini(root: str | Path | None = None) -> None:
         image_root = str(base / f"{split}2017")
         register_dataset(
             name,
-            functools.partial(load_coco_json, json_file, image_root, name),
+            functools.partial(load_coco, json_file, image_root, name),
             evaluator_type="coco",
             json_file=json_file,
             image_root=image_root,

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
-from PIL import Image, UnidentifiedImageError
 
 from odam_d2.data.catalog import datasets_folder, register_dataset
+from odam_d2.data.images import read_image_size
 from odam_d2.data.odgt import read_odgt
-
-EXIF_ORIENTATION = 0x0112
 
 
 def load_crowdhuman(
@@ -52,7 +50,7 @@ def load_crowdhuman(
     dicts = []
     for image, file in zip(images, files):
         known = image.height is not None and image.width is not None
-        height, width = (image.height, image.width) if known else _image_size(file)
+        height, width = (image.height, image.width) if known else read_image_size(file)
         annotations = [
             {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": int(ignored)}
             for box, ignored in zip(image.boxes.tolist(), image.ignored)
@@ -95,14 +93,3 @@ def _advice(folder: Path) -> str:
         "download annotation_train.odgt, annotation_val.odgt and the image archives from CrowdHuman's own site, "
         f"www.crowdhuman.org, and put the annotations into {folder} and all images into {folder / 'Images'}"
     )
-
-
-def _image_size(file: str) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            # Detectron2 turns images as their EXIF tag says, and checks the size afterwards.
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file} is not an image that Pillow can read") from error
-    return (width, height) if turned else (height, width)

@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
-from pycocotools import mask as coco_mask
 
 from odam_d2.data.catalog import check_registered
+from odam_d2.data.coco_json import check_box, load_coco
 from odam_d2.data.images import read_image
-
-# A polygon needs three points; COCO has some with less.
-POLYGON_NUMBERS = 6
+from odam_d2.data.masks import object_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,8 @@ def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
         image id -> its annotations, in the dataset's order.
 
     Raises:
-        ValueError: an unknown dataset (those whose files are here are listed), or one that Detectron2 refuses.
+        ValueError: an unknown dataset (those whose files are here are listed), or one with a fault: a field that is
+            missing or of another kind, or an image id that comes twice; the message names the entry and the field.
         FileNotFoundError: the dataset's files are missing.
     """
     check_registered(dataset_name)
@@ -105,7 +103,7 @@ def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
     # Detectron2's dicts lack the annotations' ids; its reader of COCO files gives them if asked.
     if metadata.get("evaluator_type") == "coco" and json_file and Path(json_file).is_file():
         try:
-            dicts = load_coco_json(json_file, metadata.image_root, dataset_name, extra_annotation_keys=["id"])
+            dicts = load_coco(json_file, metadata.image_root, dataset_name, extra_annotation_keys=["id"])
         except AssertionError as error:
             reason = str(error).splitlines()[0] if str(error) else "its annotations contradict each other"
             raise ValueError(f"the dataset {dataset_name} cannot be read: {reason}") from error
@@ -119,39 +117,53 @@ def load_objects(dataset_name: str) -> dict[str, ImageObjects]:
                 f"the dataset {dataset_name} lacks its file {error.filename}; set DETECTRON2_DATASETS to the folder of "
                 "your datasets"
             ) from error
-    images = [_to_objects(one) for one in dicts]
-    return {image.image_id: image for image in images}
+    check_dicts(dicts, dataset_name)
+    return {str(one["image_id"]): _to_objects(one) for one in dicts}
 
 
-def object_mask(segmentation: Sequence | dict, height: int, width: int) -> np.ndarray:
-    """An object's mask from its COCO annotation.
+def check_dicts(dicts: Sequence[dict[str, Any]], dataset_name: str) -> None:
+    """Refuse dataset dicts from which objects cannot be told: Detectron2 takes what a user's function returns.
 
     Args:
-        segmentation: polygons [[x1, y1, x2, y2, ...], ...], of which the mask is the union; or a run-length encoding
-            {"size": [h, w], "counts": ...}, with a list of counts, as crowd regions have it, or compressed.
-        height: h of the image.
-        width: w of the image.
-
-    Returns:
-        (h,w) bool.
+        dicts: in Detectron2's format.
+        dataset_name: for the message.
 
     Raises:
-        ValueError: an encoding of another size, or no polygon of three points.
+        ValueError: a field that is missing or of another kind, or an image id that comes twice; the message names the
+            dataset, the image and the field.
     """
-    if isinstance(segmentation, dict):
-        size, counts = tuple(segmentation["size"]), segmentation["counts"]
-        if size != (height, width):
-            raise ValueError(f"a run-length encoding of size {size} does not fit an image of size {(height, width)}")
-        compressed = isinstance(counts, (str, bytes))
-        if not compressed and sum(counts) != height * width:
-            raise ValueError(f"run lengths of {sum(counts)} pixels do not fill an image of size {(height, width)}")
-        encoding = segmentation if compressed else coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= POLYGON_NUMBERS]
-        if not polygons:
-            raise ValueError(f"a mask needs a polygon of at least three points, not {segmentation}")
-        encoding = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return coco_mask.decode(encoding).astype(bool)
+    known: dict[str, str] = {}
+    for place, one in enumerate(dicts):
+        where = f"the dataset {dataset_name}, image {one.get('file_name', place)}"
+        for field in ("file_name", "image_id", "height", "width"):
+            if one.get(field) is None:
+                raise ValueError(f"{where}: it lacks the field {field!r}, which Detectron2's dataset dicts have")
+        name = str(one["image_id"])
+        if name in known:
+            raise ValueError(
+                f"the dataset {dataset_name}: the images {known[name]} and {one['file_name']} share the image_id "
+                f"{name}; give each an id of its own"
+            )
+        known[name] = one["file_name"]
+        ids: set[str] = set()
+        for number, annotation in enumerate(one.get("annotations", [])):
+            own = str(annotation.get("id", number))
+            try:
+                _check_annotation(annotation)
+                if own in ids:
+                    raise ValueError("another one has the same id")
+            except ValueError as error:
+                raise ValueError(f"{where}, annotation {own}: {error}") from error
+            ids.add(own)
+
+
+def _check_annotation(annotation: dict[str, Any]) -> None:
+    check_box(annotation, "four numbers")
+    mode, label = annotation.get("bbox_mode"), annotation.get("category_id")
+    if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+        raise ValueError(f"its bbox_mode is {mode!r}; it must be BoxMode.XYXY_ABS or BoxMode.XYWH_ABS")
+    if not isinstance(label, (int, np.integer)) or label < 0:
+        raise ValueError(f"its category_id is {label!r}; it must be the number of a class, from 0 on")
 
 
 def _to_objects(one: dict[str, Any]) -> ImageObjects:

@@ -7,6 +7,7 @@ from torch import nn
 from odam_d2.config import load_config
 from odam_d2.model_zoo.files import get_config_file
 from odam_d2.modeling.checkpoint import load_weights
+from odam_d2.modeling.config_check import building
 
 # A config NAME_train.yaml trains the weights that NAME.yaml names.
 _TRAINING = "_train.yaml"
@@ -64,12 +65,13 @@ def get(name: str, trained: bool = True, device: str | None = None) -> nn.Module
 
     Raises:
         FileNotFoundError: no config has that name, or its weights are missing.
-        ValueError: there are no trained weights, or they cannot be used.
+        ValueError: there are no trained weights, they cannot be used, or the device is not there.
     """
     cfg = get_config(name, trained)
     if device is not None:
         cfg.MODEL.DEVICE = device
-    model = build_model(cfg)
+    with building(cfg):
+        model = build_model(cfg)
     if trained:
         load_weights(model, cfg.MODEL.WEIGHTS)
     return model

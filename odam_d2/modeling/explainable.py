@@ -118,7 +118,8 @@ def evaluating(model: nn.Module, gradients: bool) -> Iterator[None]:
 class Observation(ABC):
     """What one forward pass over a batch of images leaves behind, as a value: no call changes what another returns.
 
-    Answers that need parts of the detector to run again use the weights it then has: ask before you change them.
+    Answers that need parts of the detector to run again use the weights it then has: ask before you change them. They
+    run under autocast if the detector did.
 
     Args:
         detector: whose it is; its ``nms`` decides on detections.
@@ -144,6 +145,9 @@ class Observation(ABC):
         self.padded_size = (int(padded_size[0]), int(padded_size[1]))
         self.inputs, self.evaluation = inputs, evaluation
         self._answers: dict[tuple[str, int], Any] = {}
+        device = next((weights.device.type for weights in detector.parameters()), "cpu")
+        self._autocast = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
+        self._device_type = device
 
     def __len__(self) -> int:
         return len(self.image_sizes)
@@ -238,10 +242,8 @@ class Observation(ABC):
 
     def _in_mode(self, gradients: bool, ask: Callable[..., Answer], *arguments: Any) -> Answer:
         """Run part of the detector as it ran when it was observed."""
-        if self.evaluation:
-            with evaluating(self.detector, gradients):
-                return ask(*arguments)
-        with torch.set_grad_enabled(gradients):
+        modes = evaluating(self.detector, gradients) if self.evaluation else torch.set_grad_enabled(gradients)
+        with modes, torch.autocast(self._device_type, **self._autocast):
             return ask(*arguments)
 
     def _once(self, name: str, image: int, make: Callable[[], Answer]) -> Answer:

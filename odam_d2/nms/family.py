@@ -114,8 +114,9 @@ class FeatureNMS:
         """
         if candidates.embeddings is None:
             raise ValueError("FeatureNMS needs a detector with an embedding head: set ODAM.EMBEDDING.DIM and train")
+        # The head runs as the detector did, under autocast too.
+        points = candidates.embeddings()
         with _full_precision(candidates):
-            points = candidates.embeddings()
             options = self.iou_high, self.iou_low, self.distance
             keep = feature_nms(candidates.boxes, candidates.scores, candidates.classes, points, *options)
             duplicates = partial(feature_duplicates, candidates.boxes, points, *options)
@@ -132,7 +133,8 @@ class ODAMNMS:
         corr_high: T^h: above it boxes that overlap little are duplicates.
         corr_low: T^l: up to it boxes that overlap much are different objects.
         correlation: ``cosine`` or ``pearson``.
-        short_edge: cells along the image's short edge of the grid on which maps are compared.
+        short_edge: cells along the image's short edge of the grid on which maps are compared, see
+            :meth:`odam_d2.structures.HeatMaps.resample`.
     """
 
     explain: ExplainSettings = field(default_factory=lambda: ExplainSettings(path="auto"))

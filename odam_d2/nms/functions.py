@@ -18,6 +18,8 @@ from torchvision.ops import batched_nms, box_iou
 # Candidates that are compared with each other at a time: fewer cost more launches, more cost comparisons with
 # candidates that a smaller block would have suppressed before.
 BLOCK = 256
+# Up to so many candidates of a class, Soft-NMS looks all overlaps up; of more it works them out a row at a time.
+LOOK_UP = 2048
 # (positions of b candidates, of n candidates) -> (b,n) bool: whether the first, if kept, rules out the second.
 Duplicates = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +40,9 @@ def greedy_nms(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: fl
         ValueError: shapes that do not fit, or NaN.
     """
     _check(boxes, scores, classes)
-    return batched_nms(boxes.float(), scores, classes, iou_threshold)
+    # torchvision compares no halves, and boxes and scores of one type alone.
+    precision = torch.promote_types(torch.float32, torch.promote_types(boxes.dtype, scores.dtype))
+    return batched_nms(boxes.to(precision), scores.to(precision), classes, iou_threshold)
 
 
 def odam_nms(
@@ -141,27 +145,40 @@ def soft_nms(
     _check(boxes, scores, classes)
     if method not in ("gaussian", "linear"):
         raise ValueError(f"unknown Soft-NMS method {method!r}; valid methods are gaussian, linear")
-    overlap = box_iou(boxes.float(), boxes.float())
-    decay = (-(overlap**2) / sigma).exp() if method == "gaussian" else 1 - overlap * (overlap > iou_threshold)
-    decay = decay.where(classes[:, None] == classes, 1.0)
-    # One step a candidate, because each depends on all before; none of them waits for the device.
-    left = scores.float().clone()
-    order = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
-    taken = left.clone()
-    for step in range(len(scores)):
-        best = left.argmax()[None]
-        order[step : step + 1] = best
-        taken[step : step + 1] = left[best]
-        left = (left * decay[best][0]).index_fill(0, best, -torch.inf)
-        # A decayed score of -inf stays -inf: decays are positive or exactly 0, and -inf * 0 is NaN.
-        left = left.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-    keep = taken > score_threshold
-    return order[keep], taken[keep]
+
+    def decay(first: Tensor, second: Tensor) -> Tensor:
+        overlap = iou(first, second)
+        return (-(overlap**2) / sigma).exp() if method == "gaussian" else 1 - overlap * (overlap > iou_threshold)
+
+    order, taken = [classes.new_empty(0)], [scores.new_empty(0, dtype=torch.float32)]
+    for c in classes.unique():
+        own = (classes == c).nonzero()[:, 0]
+        chosen, left = _soft_nms_class(boxes[own], scores[own].float(), decay, score_threshold)
+        order.append(own[chosen])
+        taken.append(left)
+    keep, decayed = torch.cat(order), torch.cat(taken)
+    # Of equal scores the first candidate comes first, whatever its class.
+    by_place = keep.argsort()
+    best_first = by_place[decayed[by_place].argsort(descending=True, stable=True)]
+    return keep[best_first], decayed[best_first]
+
+
+def iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of boxes, in float32; 0 where neither has an area, and 0 / 0 would be no number.
+
+    Args:
+        first: (n,4).
+        second: (m,4).
+
+    Returns:
+        (n,m).
+    """
+    return box_iou(first.float(), second.float()).nan_to_num(nan=0.0)
 
 
 def greedy_duplicates(boxes: Tensor, iou_threshold: float) -> Duplicates:
     """Who rules out whom in :func:`greedy_nms`."""
-    return lambda first, second: box_iou(boxes[first].float(), boxes[second].float()) > iou_threshold
+    return lambda first, second: iou(boxes[first], boxes[second]) > iou_threshold
 
 
 def odam_duplicates(
@@ -178,7 +195,7 @@ def odam_duplicates(
         raise ValueError(f"there are {len(directions)} heat maps for {len(boxes)} boxes")
 
     def duplicates(first: Tensor, second: Tensor) -> Tensor:
-        overlap = box_iou(boxes[first].float(), boxes[second].float()) >= iou_threshold
+        overlap = iou(boxes[first], boxes[second]) >= iou_threshold
         # Rounding may carry the correlation of equal maps beyond 1, which would defeat corr_high = 1.
         corr = (directions[first] @ directions[second].t()).clamp(-1, 1)
         return torch.where(overlap, corr > corr_low, corr > corr_high)
@@ -195,7 +212,7 @@ def feature_duplicates(
     points = embeddings.float()
 
     def duplicates(first: Tensor, second: Tensor) -> Tensor:
-        overlap = box_iou(boxes[first].float(), boxes[second].float())
+        overlap = iou(boxes[first], boxes[second])
         near = torch.cdist(points[first], points[second], compute_mode="donot_use_mm_for_euclid_dist") < distance
         return (overlap > iou_high) | ((overlap > iou_low) & near)
 
@@ -264,6 +281,44 @@ def _suppress_class(order: Tensor, duplicates: Duplicates) -> Tensor:
         if len(order):
             order = order[~duplicates(block, order).any(dim=0)]
     return torch.cat(kept)
+
+
+def _soft_nms_class(
+    boxes: Tensor, left: Tensor, decay: Callable[[Tensor, Tensor], Tensor], score_threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Soft-NMS of one class: positions of the kept candidates in the order they are taken, and their scores then."""
+    position = torch.arange(len(left), device=left.device)
+    order, taken = [position[:0]], [left[:0]]
+    rows = None
+    # What has decayed so far is taken after all others, which it cannot touch.
+    while count := int((left > score_threshold).sum()):
+        if rows is None or count <= len(left) // 2:
+            alive = (left > score_threshold).nonzero()[:, 0]
+            position, boxes, left = position[alive], boxes[alive], left[alive]
+            rows = _decay_rows(boxes, decay)
+        steps = min(BLOCK, count)
+        best_of, score_of = position.new_empty(steps), left.new_empty(steps)
+        # One step a candidate, because each depends on all before; none of them waits for the device.
+        for step in range(steps):
+            best = left.argmax()[None]
+            best_of[step : step + 1] = best
+            score_of[step : step + 1] = left[best]
+            left = (left * rows(best)[0]).index_fill(0, best, -torch.inf)
+            # A decayed score of -inf stays -inf: decays are positive or exactly 0, and -inf * 0 is NaN.
+            left = left.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        order.append(position[best_of])
+        taken.append(score_of)
+    scores = torch.cat(taken)
+    keep = scores > score_threshold
+    return torch.cat(order)[keep], scores[keep]
+
+
+def _decay_rows(boxes: Tensor, decay: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Positions (b,) of candidates -> what they leave of the scores of all, (b,D)."""
+    if len(boxes) > LOOK_UP:
+        return lambda best: decay(boxes[best], boxes)
+    whole = decay(boxes, boxes)
+    return lambda best: whole[best]
 
 
 def _kept_of_block(ruled_out: Tensor) -> Tensor:

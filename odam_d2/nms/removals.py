@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
-from odam_d2.nms.functions import Duplicates, unit_maps
+from odam_d2.nms.functions import Duplicates, iou, unit_maps
 
 # Removed candidates that are compared with all kept ones at a time.
 BLOCK = 256
@@ -71,7 +70,7 @@ def list_removals(
     rank[order] = torch.arange(len(order), device=order.device)
     gone = torch.ones_like(order, dtype=torch.bool).index_fill(0, keep, False)
     removed = order[gone[order]]
-    by, iou = torch.empty_like(removed), boxes.new_empty(len(removed))
+    by, overlap = torch.empty_like(removed), boxes.new_empty(len(removed), dtype=torch.float32)
     for start in range(0, len(removed), BLOCK):
         part = removed[start : start + BLOCK]
         before = (rank[keep][:, None] < rank[part]) & (classes[keep][:, None] == classes[part])
@@ -82,14 +81,14 @@ def list_removals(
         # Kept ones stand in descending score: the first True is the best one.
         better = keep[ruled_out.int().argmax(dim=0)]
         by[start : start + BLOCK] = better
-        iou[start : start + BLOCK] = box_iou(boxes[part].float(), boxes[better].float()).diagonal()
+        overlap[start : start + BLOCK] = iou(boxes[part], boxes[better]).diagonal()
     corr, distance = None, None
     if maps is not None:
         directions = unit_maps(maps, correlation)
         corr = (directions[removed] * directions[by]).sum(dim=1).clamp(-1, 1)
     if embeddings is not None:
         distance = (embeddings[removed] - embeddings[by]).float().norm(dim=1)
-    return Removals(removed, by, iou, corr, distance)
+    return Removals(removed, by, overlap, corr, distance)
 
 
 def list_spared(
@@ -108,10 +107,10 @@ def list_spared(
     Returns:
         in the place of removed candidates the spared ones, and by each the kept one that it overlaps most.
     """
-    iou = box_iou(boxes[keep].float(), boxes[keep].float()) * (classes[keep][:, None] == classes[keep])
+    overlap = iou(boxes[keep], boxes[keep]) * (classes[keep][:, None] == classes[keep])
     # Row: the better one of a pair.
-    iou = iou.triu(diagonal=1)
-    most, better = iou.max(dim=0) if len(keep) else (iou[:0].sum(dim=1), keep[:0])
+    overlap = overlap.triu(diagonal=1)
+    most, better = overlap.max(dim=0) if len(keep) else (overlap[:0].sum(dim=1), keep[:0])
     spared = (most > iou_threshold).nonzero()[:, 0]
     directions = unit_maps(maps, correlation)
     second, first = keep[spared], keep[better[spared]]

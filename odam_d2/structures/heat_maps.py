@@ -16,6 +16,8 @@ from odam_d2.structures.trace import Paste, Size
 SMOOTHING_FRACTION = 0.1
 # Image maps are made for this many elements at a time, so that a 12-megapixel image stays affordable.
 CHUNK_ELEMENTS = 64 * 2**20
+# Cells of a coarse grid in squares of its short edge: a panorama of more than 8 : 1 gets a coarser one.
+COARSE_SQUARES = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -139,14 +141,24 @@ class HeatMaps:
     def resample(self, short_edge: int = 50) -> Tensor:
         """The maps on one coarse grid over the image, the size at which ODAM-NMS compares them (section 6.2).
 
+        A grid that is finer than the network's input would compare what interpolation made up, so there it has a cell
+        a pixel; and it has :data:`COARSE_SQUARES` * ``short_edge``^2 cells at most, up to rounding.
+
         Args:
-            short_edge: cells along the image's short edge; the long one has as many as keep the aspect ratio.
+            short_edge: cells along the image's short edge, at least 1; the long one has as many as keep the aspect
+                ratio.
 
         Returns:
             (D,gh,gw) float32.
+
+        Raises:
+            ValueError: no cells.
         """
+        if short_edge < 1:
+            raise ValueError(f"the grid's short edge has {short_edge} cells; it needs at least 1 (ODAM.NMS.SHORT_EDGE)")
         height, width = self.image_size
-        scale = short_edge / min(height, width)
+        most = (COARSE_SQUARES * short_edge**2 / (height * width)) ** 0.5
+        scale = min(short_edge / min(height, width), 1.0, most)
         return self.to_image((max(1, round(height * scale)), max(1, round(width * scale))))
 
     def to_image(self, size: Size | None = None, rows: Sequence[int] | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.measure import Table, seconds
-from odam_d2.data.objects import object_mask
+from odam_d2.data.masks import object_mask
 from odam_d2.evaluation.metrics.discrimination import odi
 from odam_d2.evaluation.metrics.localization import compactness, energy_pointing_game, pointing_game
 from odam_d2.evaluation.metrics.matching import well_detected

@@ -1,9 +1,13 @@
 """What the classes of a detector are called, and that names of other classes are refused."""
 
+import json
+
 import pytest
 from detectron2.config import get_cfg
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
+from odam_d2 import model_zoo
 from odam_d2.data.class_names import class_names
 
 
@@ -59,3 +63,33 @@ def test_the_list_is_the_callers_own(metadata):
 def test_another_number_of_classes_is_refused(cfg, metadata):
     with pytest.raises(ValueError, match="odam_pets names 2 classes and the detector has 3; .*DATASETS.TEST"):
         class_names(cfg, 3)
+
+
+@pytest.mark.parametrize("name", model_zoo.list_configs())
+def test_every_config_of_the_zoo_calls_people_person(name):
+    cfg = model_zoo.get_config(name)
+    model = cfg.MODEL
+    parts = {"ODAMFCOS": model.FCOS, "ODAMRetinaNet": model.RETINANET, "ODAMRCNN": model.ROI_HEADS}
+    count = parts[model.META_ARCHITECTURE].NUM_CLASSES
+    names = class_names(cfg, count)
+    assert len(names) == count and names[0] == "person"
+
+
+def test_a_users_coco_file_names_classes_before_detectron2_has_read_it(tmp_path):
+    categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
+    images = [{"id": 1, "file_name": "a.jpg", "height": 5, "width": 5}]
+    (tmp_path / "own.json").write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    register_coco_instances("odam_own", {}, str(tmp_path / "own.json"), str(tmp_path))
+    try:
+        # In the order of their ids, as Detectron2 numbers them.
+        assert class_names(cfg_for(("odam_own",)), 2) == ["cat", "dog"]
+        assert "thing_classes" not in MetadataCatalog.get("odam_own").as_dict()
+        with pytest.raises(ValueError, match="odam_own names 2 classes and the detector has 80"):
+            class_names(cfg_for(("odam_own",)), 80)
+        DatasetCatalog.get("odam_own")
+        assert class_names(cfg_for(("odam_own",)), 2) == MetadataCatalog.get("odam_own").thing_classes
+        (tmp_path / "own.json").unlink()
+        assert class_names(cfg_for(("odam_own",)), 2) == ["cat", "dog"]
+    finally:
+        DatasetCatalog.remove("odam_own")
+        MetadataCatalog.remove("odam_own")

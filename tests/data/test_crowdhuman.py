@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from odam_d2.data.crowd_mapper import CrowdMapper
 from odam_d2.data.crowdhuman import load_crowdhuman, register_crowdhuman
+from odam_d2.data.images import read_image
 
 SAMPLE = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "crowdhuman_sample" / "annotation_train.odgt"
 RECORDS = [
@@ -53,15 +56,26 @@ def test_dicts_hold_full_boxes_and_the_sizes_of_the_images(tmp_path):
     assert second["annotations"] == []
 
 
-def test_a_turned_photograph_has_the_size_that_detectron2_reads(tmp_path):
-    # EXIF orientation 6: the file's 40 x 30 pixels are shown as 30 x 40.
+@pytest.mark.parametrize(
+    ("orientation", "size"),
+    [
+        # The file's 40 x 30 pixels are shown as 30 x 40.
+        (struct.pack("<HIHH", 3, 1, 6, 0), (40, 30)),
+        # Text, or a number that is no orientation: nobody turns it.
+        (struct.pack("<HI", 2, 2) + b"6\0\0\0", (30, 40)),
+        (struct.pack("<HIHH", 3, 1, 60, 0), (30, 40)),
+    ],
+)
+def test_a_turned_photograph_has_the_size_that_every_reader_gives_it(tmp_path, orientation, size):
     root = make_root(tmp_path)
-    exif = Image.Exif()
-    exif[0x0112] = 6
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHH", 8, 1, 0x0112) + orientation + b"\0" * 4
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(root / "Images" / "1,a.jpg", exif=exif)
     first = load_crowdhuman(str(root / "annotation_val.odgt"), str(root / "Images"))[0]
-    assert (first["height"], first["width"]) == (40, 30)
+    assert (first["height"], first["width"]) == size
     utils.check_image_size(first, utils.read_image(first["file_name"], "BGR"))
+    assert read_image(first["file_name"]).shape[:2] == size
+    mapped = CrowdMapper(True, augmentations=[], image_format="BGR")(first)
+    assert mapped["image"].shape[1:] == size and len(mapped["instances"]) == 3
 
 
 def test_missing_files_say_what_to_download_and_where_to_put_it(tmp_path):

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from evaluation.explained import make_predictor, register, unregister, write_dataset
 from odam_d2.data.crowdhuman import load_crowdhuman
-from odam_d2.data.objects import load_objects, object_mask
+from odam_d2.data.objects import load_objects
 from odam_d2.data.synthetic.dataset import write_dataset as write_crowds
 from odam_d2.data.synthetic.splits import register_synthetic_crowds
 from odam_d2.evaluation.study.selection import match_objects
@@ -77,50 +77,72 @@ def test_made_crowds_have_masks_that_lie_in_their_boxes(tmp_path, empty_catalogs
             assert x1 <= columns.min() and columns.max() < x2 and y1 <= rows.min() and rows.max() < y2
 
 
-# ---- Masks
+# ---- Datasets with faults
 
 
-def test_polygons_cover_their_union():
-    # Squares of 2 x 2 pixels that share the pixel (2,2); a polygon of two points is none.
-    polygons = [[1, 1, 3, 1, 3, 3, 1, 3], [2, 2, 4, 2, 4, 4, 2, 4], [0, 0, 4, 4]]
-    expected = np.zeros((5, 6), bool)
-    expected[1:3, 1:3] = expected[2:4, 2:4] = True
-    mask = object_mask(polygons, 5, 6)
-    assert mask.dtype == bool and np.array_equal(mask, expected)
+@pytest.fixture
+def load(tmp_path):
+    """Dataset dicts -> their objects."""
+    names = []
+
+    def load_dicts(*dicts):
+        names.append(f"odam_dicts_{len(names)}")
+        DatasetCatalog.register(names[-1], lambda: list(dicts))
+        return load_objects(names[-1])
+
+    yield load_dicts
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
-def test_run_lengths_go_down_the_columns():
-    # 1 out, 2 in, 3 out.
-    mask = object_mask({"size": [2, 3], "counts": [1, 2, 3]}, 2, 3)
-    assert mask.tolist() == [[False, True, False], [True, False, False]]
+def image_dict(without=(), **fields):
+    annotation = {"bbox": [1, 2, 3, 5], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    annotation |= fields.pop("annotation", {})
+    annotation = {key: value for key, value in annotation.items() if key not in without}
+    one = {"file_name": "a.jpg", "image_id": 1, "height": 10, "width": 20, "annotations": [annotation]} | fields
+    return {key: value for key, value in one.items() if key not in without}
 
 
-def test_compressed_encodings_may_be_bytes_or_text():
-    mask = np.random.default_rng(0).random((7, 9)) < 0.5
-    encoding = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    assert np.array_equal(object_mask(encoding, 7, 9), mask)
-    text = {"size": [7, 9], "counts": encoding["counts"].decode()}
-    assert np.array_equal(object_mask(text, 7, 9), mask)
-    assert isinstance(text["counts"], str)
+def test_sound_dicts_of_any_function_are_objects(load):
+    both = load(image_dict(), image_dict(file_name="b.jpg", image_id="2", annotations=[]))
+    assert list(both) == ["1", "2"] and both["1"].boxes.tolist() == [[1, 2, 4, 7]] and both["2"].boxes.shape == (0, 4)
 
 
-def test_uncompressed_encodings_equal_a_plain_loop():
-    for seed in range(10):
-        mask = np.random.default_rng(seed).random((6, 5)) < 0.5
-        counts, value = [0], False
-        for pixel in mask.T.flatten():
-            if pixel != value:
-                counts.append(0)
-                value = pixel
-            counts[-1] += 1
-        assert np.array_equal(object_mask({"size": [6, 5], "counts": counts}, 6, 5), mask)
+@pytest.mark.parametrize(
+    ("dicts", "words"),
+    [
+        (
+            (image_dict(), image_dict(file_name="b.jpg", image_id="1")),
+            "odam_dicts_0: the images a.jpg and b.jpg share the image_id 1; give each an id of its own",
+        ),
+        ((image_dict(["image_id"]),), "image a.jpg: it lacks the field 'image_id'"),
+        ((image_dict(["file_name"]),), "image 0: it lacks the field 'file_name'"),
+        ((image_dict(["height"]),), "image a.jpg: it lacks the field 'height'"),
+        ((image_dict(["bbox_mode"]),), "image a.jpg, annotation 0: its bbox_mode is None; .*XYXY_ABS"),
+        ((image_dict(annotation={"bbox_mode": BoxMode.XYXY_REL}),), "its bbox_mode is .*XYXY_REL.*XYWH_ABS"),
+        ((image_dict(["bbox"]),), "annotation 0: it lacks the field 'bbox'"),
+        ((image_dict(annotation={"bbox": None}),), "annotation 0: it has the bbox None; it must be four numbers"),
+        ((image_dict(annotation={"bbox": [1, 2, 3, np.nan]}),), "has the bbox .*nan"),
+        ((image_dict(["category_id"]),), "annotation 0: its category_id is None"),
+        ((image_dict(annotation={"category_id": "cat"}),), "its category_id is 'cat'; it must be the number"),
+        ((image_dict(annotations=2 * image_dict(annotation={"id": 7})["annotations"]),), "annotation 7: another one"),
+    ],
+)
+def test_faults_of_dicts_are_named(dicts, words, load):
+    with pytest.raises(ValueError, match=f"the dataset .*{words}"):
+        load(*dicts)
 
 
-def test_wrong_segmentations_are_named():
-    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 2\)"):
-        object_mask({"size": [2, 3], "counts": [6]}, 3, 2)
-    with pytest.raises(ValueError, match=r"5 pixels.*\(2, 3\)"):
-        object_mask({"size": [2, 3], "counts": [1, 4]}, 2, 3)
-    for segmentation in ([], [[0, 0, 4, 4]]):
-        with pytest.raises(ValueError, match="three points"):
-            object_mask(segmentation, 5, 5)
+def test_faults_of_a_coco_file_are_named_by_its_name(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg", "height": 300, "width": 451}]
+    annotation = {"id": 4, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    annotation["segmentation"] = {"size": [300, 451], "counts": [0, 300]}
+    content = {"images": images, "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    register("odam_unfilled", tmp_path / "instances.json")
+    try:
+        with pytest.raises(ValueError, match=r"instances\.json: annotation 4: run lengths of 300 .*\(300, 451\)"):
+            load_objects("odam_unfilled")
+    finally:
+        unregister("odam_unfilled")

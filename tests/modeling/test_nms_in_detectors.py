@@ -298,6 +298,21 @@ def test_autocast_and_devices(kind, device):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NMS_NAMES)
+def test_every_nms_compares_what_autocast_halves(kind, name):
+    model = detector(kind, name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, later = (model.observe([random_input()], model.nms.layers or ("fpn",)) for _ in range(2))
+        done, candidates = inside.suppression(0), inside.candidates(0)
+    # Asked elsewhere, the detector runs again as it ran when it was observed.
+    assert torch.equal(later.suppression(0).keep, done.keep)
+    (detections,) = later.detections()
+    assert len(detections) == len(inside.detections()[0]) > 0
+    assert 0 < len(done.keep) <= len(candidates)
+    assert torch.isfinite(done.kept_scores).all() and (done.kept_scores.float().diff() <= 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_left_as_it_was(kind):
     model = detector(kind, "odam")
     before = {name: p.requires_grad for name, p in model.named_parameters()}

@@ -1,6 +1,8 @@
 """NMS of every kind: cases worked out by hand, identities, and Algorithm 1 as a plain loop."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -202,9 +204,87 @@ def test_soft_nms_equals_a_plain_loop(method):
         assert decayed.tolist() == pytest.approx([s for _, s in expected], rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["gaussian", "linear"])
+def test_soft_nms_keeps_boxes_without_an_area(method):
+    # Two points at one place share nothing, as for every other NMS here; the box around them overlaps neither.
+    boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 10.0, 10.0]])
+    keep, decayed = soft_nms(boxes, SCORES, SAME, method)
+    assert keep.tolist() == [0, 1, 2] and torch.equal(decayed, SCORES)
+    assert greedy_nms(boxes, SCORES, SAME).tolist() == [0, 1, 2]
+    assert odam_nms(boxes, SCORES, SAME, torch.eye(3)).tolist() == [0, 1, 2]
+    assert feature_nms(boxes, SCORES, SAME, torch.zeros(3, 2)).tolist() == [0, 1, 2]
+
+
+def test_iou_by_hand():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [2.0, 0.0, 12.0, 10.0], [5.0, 5.0, 5.0, 5.0]])
+    expected = torch.tensor([[1, 2 / 3, 0], [2 / 3, 1, 0], [0, 0, 0]])
+    assert torch.allclose(nms.iou(boxes, boxes), expected)
+
+
+@pytest.mark.parametrize("look_up", [0, 1, 5, 2048])
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_soft_nms_takes_the_same_candidates_however_it_looks_overlaps_up(block, look_up, monkeypatch):
+    crowds = [crowd(60, seed) for seed in range(6)]
+    expected = [soft_nms(*one[:3]) for one in crowds]
+    monkeypatch.setattr(nms, "BLOCK", block)
+    monkeypatch.setattr(nms, "LOOK_UP", look_up)
+    for one, (keep, decayed) in zip(crowds, expected):
+        found = soft_nms(*one[:3])
+        assert torch.equal(found[0], keep) and torch.equal(found[1], decayed)
+
+
+MANY = """
+import resource
+
+import torch
+
+from odam_d2.nms import soft_nms
+
+# Threads that wait for each other on a busy machine cost more than they save.
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+corner = torch.rand(24000, 2, generator=generator) * 1000
+boxes = torch.cat([corner, corner + 10 + torch.rand(24000, 2, generator=generator) * 90], dim=1)
+scores, classes = torch.rand(24000, generator=generator), torch.arange(24000) % 80
+keep, decayed = soft_nms(boxes, scores, classes)
+own = classes == 3
+alone, score = soft_nms(boxes[own], scores[own], classes[own])
+assert torch.equal(own.nonzero()[alone, 0], keep[own[keep]]) and torch.equal(score, decayed[own[keep]])
+assert (decayed.diff() <= 0).all() and len(keep) > 20000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_soft_nms_of_24000_candidates_of_80_classes_takes_less_than_2_gb():
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # In KiB; all overlaps alone would be 2.3 GB, and several of them are needed at a time.
+    assert int(done.stdout) < 2 * 2**20
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("box_type", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("score_type", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_type_of_boxes_and_scores_is_compared_in_full_precision(score_type, box_type, autocast):
+    boxes, scores = BOXES.to(box_type), SCORES.to(score_type)
+    with torch.autocast("cpu", enabled=autocast):
+        assert greedy_nms(boxes, scores, SAME).tolist() == [0, 2]
+        # 2/3 is beyond the threshold by a thousandth, which halves cannot tell.
+        assert greedy_nms(boxes, scores, SAME, 2 / 3 + 1e-3).tolist() == [0, 1, 2]
+        assert greedy_nms(boxes, scores, SAME, 2 / 3 - 1e-3).tolist() == [0, 2]
+        assert odam_nms(boxes, scores, SAME, torch.eye(3)).tolist() == [0, 1, 2]
+        assert feature_nms(boxes, scores, SAME, torch.zeros(3, 2)).tolist() == [0, 2]
+        keep, decayed = soft_nms(boxes, scores, SAME)
+    assert keep.tolist() == [0, 2, 1] and decayed.dtype == torch.float32
+    expected = [0.9, 0.7, 0.8 * math.exp(-(4 / 9) / 0.5)]
+    assert decayed.tolist() == pytest.approx(expected, rel=1e-5 if scores.dtype.itemsize > 2 else 4e-3)
+
+
 def test_equal_scores_keep_the_order_of_the_candidates():
     maps = vectors([1.0, 0], [1.0, 0], [0, 1.0])
     assert odam_nms(BOXES, torch.full((3,), 0.5), SAME, maps).tolist() == [0, 2]
+    # Also of several classes.
+    assert soft_nms(BOXES, torch.full((3,), 0.5), torch.tensor([1, 0, 1]))[0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("device", DEVICES)

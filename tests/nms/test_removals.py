@@ -70,6 +70,17 @@ def test_every_candidate_is_kept_or_removed_by_a_better_one_of_its_class(count):
     assert (removals.correlation > limit - 1e-6).all()
 
 
+def test_boxes_without_an_area_overlap_by_nothing_not_by_no_number():
+    boxes = torch.tensor([[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0], [20.0, 20.0, 30.0, 30.0]])
+    # The first two look at the same place, wherever their boxes are.
+    maps = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    keep = odam_nms(boxes, SCORES, SAME, maps)
+    removals = list_removals(boxes, SCORES, SAME, keep, odam_duplicates(boxes, maps), maps)
+    assert len(removals) == 1 and removals.iou.tolist() == [0] and removals.correlation.tolist() == [1]
+    every = torch.tensor([0, 1, 2])
+    assert len(list_spared(boxes, SAME, every, 0.5, maps)) == 0
+
+
 def test_a_candidate_that_nobody_removed_is_reported():
     with pytest.raises(ValueError, match="candidate 0 was not kept"):
         list_removals(BOXES, SCORES, SAME, torch.tensor([2]), greedy_duplicates(BOXES, 0.5))

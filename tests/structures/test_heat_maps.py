@@ -105,6 +105,36 @@ def test_pictures_begin_at_the_background():
     assert torch.equal(heat_maps(maps, 8, (16, 16)).to_picture((2, 2)), normalize_maps(maps))
 
 
+@pytest.mark.parametrize(
+    ("image_size", "short_edge", "grid"),
+    [
+        ((800, 1216), 50, (50, 76)),
+        ((1216, 800), 50, (76, 50)),
+        ((100, 800), 50, (50, 400)),
+        # No finer than the network's input.
+        ((30, 45), 50, (30, 45)),
+        ((800, 8), 50, (800, 8)),
+        ((30, 45), 20, (20, 30)),
+        # 8 * 50^2 = 20,000 cells: 100 x 4000 scaled by sqrt(20,000 / 400,000) = .2236.
+        ((100, 4000), 50, (22, 894)),
+        ((4000, 100), 50, (894, 22)),
+        # 8 * 10^2 = 800 cells: 1 x 3000 scaled by sqrt(800 / 3000) = .516, and never without a cell.
+        ((1, 3000), 10, (1, 1549)),
+    ],
+)
+def test_the_coarse_grid_is_bounded(image_size, short_edge, grid):
+    cells = [-(-side // 8) for side in image_size]
+    coarse = heat_maps(torch.ones(1, *cells), 8, image_size).resample(short_edge)
+    assert tuple(coarse.shape) == (1, *grid) and torch.allclose(coarse, torch.ones(()))
+
+
+def test_a_coarse_grid_at_the_pixels_of_the_input_is_the_map_at_pixels():
+    maps = heat_maps(torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)), 8, (30, 45))
+    assert torch.equal(maps.resample(50), maps.to_image((30, 45)))
+    with pytest.raises(ValueError, match="has 0 cells.*ODAM.NMS.SHORT_EDGE"):
+        maps.resample(0)
+
+
 def test_gaussian_blur_of_an_impulse_is_the_sampled_kernel():
     maps = torch.zeros(1, 21, 21)
     maps[0, 10, 10] = 1.0

@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.data.datasets import load_coco_json
-
 from odam_d2.data.catalog import datasets_folder, register_dataset
+from odam_d2.data.coco_json import load_coco
 from odam_d2.data.crowdhuman import load_crowdhuman
 
 # Split -> (seed, number of images).
@@ -54,7 +53,7 @@ def _load_odgt(folder: Path) -> list[dict[str, Any]]:
 
 
 def _load_coco(folder: Path, name: str) -> list[dict[str, Any]]:
-    return load_coco_json(str(_existing(folder / "instances.json")), str(folder / "images"), name)
+    return load_coco(str(_existing(folder / "instances.json")), str(folder / "images"), name)
 
 
 def _existing(file: Path) -> Path:

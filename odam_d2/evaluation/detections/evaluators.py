@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.utils import comm
 
+from odam_d2.data.coco_json import read_coco
+from odam_d2.data.objects import check_dicts
 from odam_d2.data.odgt import OdgtDetections, read_odgt
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 
@@ -20,18 +22,50 @@ from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 class BoxEvaluator(COCOEvaluator):
     """Detectron2's box AP, with AP50 of every class beside it: few images make stricter thresholds a lottery.
 
+    An annotation without ``area`` has that of its box, one without ``iscrowd`` is an object.
+
     Args:
-        args: of Detectron2's class.
-        options: of Detectron2's class.
+        dataset_name: a registered dataset, as a COCO file or as a function that returns Detectron2's dicts.
+        **options: of Detectron2's evaluator.
+
+    Raises:
+        FileNotFoundError: the dataset's file is missing.
+        ValueError: a fault of the dataset, such as an image id that comes twice; the message names it.
     """
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        # To pycocotools the id 0 means "matched with nothing"; nobody else sees these ids.
+    def __init__(self, dataset_name: str, **options: Any):
+        # Checked before hours of inference, not after, and before pycocotools trips over what is missing.
+        json_file = MetadataCatalog.get(dataset_name).get("json_file")
+        if json_file:
+            read_coco(json_file)
+        else:
+            check_dicts(DatasetCatalog.get(dataset_name), dataset_name)
+        super().__init__(dataset_name, **options)
         for number, annotation in enumerate(self._coco_api.dataset.get("annotations", []), start=1):
+            # pycocotools takes a match with an annotation 0 for none.
             annotation["id"] = number
+            annotation["iscrowd"] = annotation.get("iscrowd") or 0
+            if annotation.get("area") is None:
+                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
         with contextlib.redirect_stdout(io.StringIO()):
             self._coco_api.createIndex()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Take the detections of a batch, as Detectron2 does it.
+
+        Raises:
+            ValueError: a detection of a class that the dataset does not have.
+        """
+        names = self._metadata.get("thing_classes")
+        for model_input, output in zip(inputs, outputs):
+            found = output.get("instances", ())
+            highest = int(found.pred_classes.max()) if len(found) else -1
+            if names is not None and highest >= len(names):
+                raise ValueError(
+                    f"the detector found a class number {highest} in the image {model_input['image_id']}, and the "
+                    f"dataset {self._metadata.name} has {len(names)} classes; evaluate on one with the detector's"
+                )
+        super().process(inputs, outputs)
 
     def _derive_coco_results(self, coco_eval, iou_type: str, class_names: list[str] | None = None) -> dict[str, float]:
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)

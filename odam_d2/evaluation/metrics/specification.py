@@ -70,8 +70,9 @@ def perturbation_scores(
         box: of the object, (4,); only its part in the image counts.
         score_of: runs the detector: (n,h,w,3) uint8 -> (n,), non-negative. See :func:`match_score`.
         protocol: ``paper``: every step is recorded, in % of the start score. ``authors``, as in their code: a step is
-            max(1, int(box area in the network input / steps)) pixels, every tenth is recorded, and Insertion is not
-            divided by the start score.
+            max(1, int(box area in the network input / steps)) pixels and every tenth is recorded; Deletion replaces
+            pixels by uniform random values and is divided by the start score; Insertion begins with a black canvas and
+            is not divided by it. What pixels are replaced by is the same in both.
         steps: 100 in the paper, of 1 % of the box's area each; with ``authors`` a multiple of 10.
         batch: images scored at a time.
         seed: of the random values, uniform in 0..255 for each pixel and channel, the same for every map.

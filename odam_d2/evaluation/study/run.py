@@ -31,7 +31,7 @@ from odam_d2.evaluation.study.results import remove_results, write_results
 from odam_d2.evaluation.study.scores import score_maps
 from odam_d2.evaluation.study.selection import match_objects
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
-from odam_d2.evaluation.study.sources import Progress, Scene, make_sources, map_file
+from odam_d2.evaluation.study.sources import Progress, Scene, check_file_names, make_sources, map_file
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.modeling.observing import ObservingModel
 from odam_d2.predictor import ODAMPredictor
@@ -101,6 +101,7 @@ class ExplanationEvaluator(DatasetEvaluator):
         self._predictor, self._batch, self._progress = predictor, batch, progress
         self._folder, self._save_maps, self._dataset = Path(output_dir), save_maps, dataset_name
         self._images = dict(islice(load_objects(dataset_name).items(), settings.max_images))
+        check_file_names({image_id: objects.ids for image_id, objects in self._images.items()})
         self._class_names = _class_names(dataset_name, predictor, self._images)
         self._sources = make_sources(predictor, settings, batch, self._folder, progress)
         detector = {
@@ -328,10 +329,15 @@ class ExplanationEvaluator(DatasetEvaluator):
 
 
 def _class_names(dataset_name: str, predictor: ODAMPredictor, images: Mapping[str, ImageObjects]) -> list[str]:
-    """Names of the dataset's classes, which must be among the detector's."""
-    count = predictor.num_classes
+    """Names of the dataset's classes, which must be the detector's, or the first of them."""
+    own = list(predictor.class_names)
+    names = list(MetadataCatalog.get(dataset_name).get("thing_classes") or own)
+    if len(names) != len(own) and names != own[: len(names)]:
+        raise ValueError(
+            f"the dataset {dataset_name} names {len(names)} classes and the detector has {len(own)}; measure it on a "
+            "dataset of its own classes"
+        )
     highest = max((int(objects.classes.max()) for objects in images.values() if len(objects.classes)), default=-1)
-    if highest >= count:
-        raise ValueError(f"the dataset {dataset_name} has a class number {highest}; the detector has {count} classes")
-    names = MetadataCatalog.get(dataset_name).get("thing_classes")
-    return list(names) if names is not None else [str(i) for i in range(count)]
+    if highest >= len(names):
+        raise ValueError(f"the dataset {dataset_name} has a class number {highest} and {len(names)} classes")
+    return names

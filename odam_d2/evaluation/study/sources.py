@@ -6,7 +6,7 @@ Shapes: D explained detections, (h,w) image.
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -222,6 +222,23 @@ def map_file(image_id: str, annotation_id: str) -> str:
 def file_stem(name: str) -> str:
     """An id as part of a file's name: some datasets use paths as ids."""
     return name.replace("/", "_").replace(os.sep, "_")
+
+
+def check_file_names(images: Mapping[str, Sequence[str]]) -> None:
+    """Refuse ids that would share a file, so that one map or unfinished image would take another's place.
+
+    Args:
+        images: image id -> the ids of its annotations.
+
+    Raises:
+        ValueError: names two of them.
+    """
+    known: dict[str, str] = {}
+    objects = [(map_file(image, own), f"{image}, annotation {own}") for image, ids in images.items() for own in ids]
+    for file, name in [*((file_stem(image), image) for image in images), *objects]:
+        if file in known:
+            raise ValueError(f"the images {known[file]} and {name} would share the file name {file}; change an id")
+        known[file] = name
 
 
 def _read_map(path: Path, size: tuple[int, int]) -> np.ndarray:

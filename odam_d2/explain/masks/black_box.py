@@ -113,7 +113,7 @@ def best_proposals(
     scores, places = scores[above], places[above]
     boxes = clip_boxes_to_image(found.boxes_of(classes)[places], found.image_size)
     # No IoU exceeds 1: there NMS, which takes seconds for every location of a RetinaNet, would only sort.
-    order = nms(boxes.float(), scores, nms_threshold) if nms_threshold < 1 else scores.argsort(descending=True)
+    order = nms(boxes.float(), scores.float(), nms_threshold) if nms_threshold < 1 else scores.argsort(descending=True)
     chosen = order[:max_proposals]
     objectness = None if found.objectness is None else found.objectness[places[chosen]]
     return Proposals(boxes[chosen], found.class_vectors[places[chosen]], objectness)

@@ -155,6 +155,31 @@ def test_the_authors_protocol_worked_by_hand():
     assert curve("insertion", (0, 0, 1, 1)).percent[-1] == pytest.approx(100 * 100 / 1600 / 2)
 
 
+@pytest.mark.parametrize("protocol", ["paper", "authors"])
+def test_deletion_fills_with_uniform_random_values_and_insertion_begins_with_a_black_canvas(protocol):
+    image, box = np.full((60, 60, 3), 7, np.uint8), [0, 0, 60, 60]
+    heat_map, options = np.arange(3600.0).reshape(60, 60), {"protocol": protocol, "input_size": (60, 60)}
+    seen = {"deletion": [], "insertion": []}
+    for kind, images in seen.items():
+
+        def score_of(batch, images=images):
+            images.extend(batch)
+            return np.full(len(batch), 0.25)
+
+        curve = perturbation_scores(image, heat_map, box, score_of, kind=kind, **options)
+        # Of a constant score 100 % is left, but for the authors' Insertion: the score itself.
+        assert (curve.percent == (25 if (protocol, kind) == ("authors", "insertion") else 100)).all()
+    deleted = seen["deletion"][-1]
+    assert np.array_equal(seen["deletion"][0], image)
+    # Every value is as likely as any other: 10,800 of them, of which a quarter lies in each quarter of the range.
+    assert np.bincount(deleted.ravel() // 64, minlength=4) / deleted.size == pytest.approx([0.25] * 4, abs=0.02)
+    # The three channels of a pixel are drawn one by one.
+    assert (deleted[..., 0] == deleted[..., 1]).mean() < 0.02
+    # The image as it is gives the start score; then it grows on black.
+    start, canvas, *_, whole = seen["insertion"]
+    assert np.array_equal(start, image) and not canvas.any() and np.array_equal(whole, image)
+
+
 def test_never_more_pixels_are_perturbed_than_the_image_has():
     seen = []
 

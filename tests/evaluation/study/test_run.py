@@ -383,6 +383,28 @@ def test_without_masks_their_metrics_are_not_available(predictor, dataset, tmp_p
     assert not (tmp_path / "curves.png").exists()
 
 
+def test_a_dataset_of_other_classes_is_refused_and_one_of_the_first_classes_is_measured(predictor, dataset, tmp_path):
+    content = json.loads(dataset.read_text())
+    names = [category["name"] for category in content["categories"]]
+    for count, rename in ((2, lambda name: f"my {name}"), (90, lambda name: name)):
+        own = [{"id": i, "name": rename(name)} for i, name in enumerate([*names, *names][:count])]
+        (dataset.parent / "other.json").write_text(json.dumps(content | {"categories": own, "annotations": []}))
+        register("odam_other", dataset.parent / "other.json")
+        try:
+            with pytest.raises(ValueError, match=f"odam_other names {count} classes and the detector has 80"):
+                ExplanationEvaluator(predictor, "odam_other", tmp_path / str(count), settings("odam"))
+        finally:
+            unregister("odam_other")
+    first = content | {"categories": [{"id": 1, "name": names[0]}], "annotations": []}
+    (dataset.parent / "first.json").write_text(json.dumps(first))
+    register("odam_first", dataset.parent / "first.json")
+    try:
+        evaluator = ExplanationEvaluator(predictor, "odam_first", tmp_path / "first", settings("odam"))
+        assert evaluator.image_ids == ["1", "2", "3"]
+    finally:
+        unregister("odam_first")
+
+
 def test_no_well_detected_object_is_said_and_the_files_are_there(predictor, dataset, tmp_path):
     summary = evaluate(predictor, tmp_path, ExplanationSettings(("odam",), score_threshold=0.99))
     assert summary["counts"]["objects"] == 0 and summary["odam"]["pg_box"] is None

@@ -11,7 +11,7 @@ from odam_d2.evaluation.study.curves import draw_curves, mean_curves
 from odam_d2.evaluation.study.examples import ExampleStore, extreme_objects, shrink_map
 from odam_d2.evaluation.study.record import COLUMNS, Record
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, choose_metrics
-from odam_d2.evaluation.study.sources import map_file
+from odam_d2.evaluation.study.sources import check_file_names, map_file
 from odam_d2.evaluation.study.tables import format_interval, summarize, write_tables
 
 
@@ -164,6 +164,14 @@ def test_the_record_reads_what_it_wrote_and_cuts_half_a_line(tmp_path):
 
 def test_ids_that_are_paths_make_file_names():
     assert map_file("train/1,a", "7") == "train_1,a_7.npy"
+
+
+def test_ids_that_would_share_a_file_are_named():
+    check_file_names({"train/1": ["7", "8"], "val/1": ["7", "8"], "2": []})
+    with pytest.raises(ValueError, match="images train/1 and train_1 would share the file name train_1"):
+        check_file_names({"train/1": [], "train_1": []})
+    with pytest.raises(ValueError, match="images 1, annotation 2_3 and 1_2, annotation 3 would .* 1_2_3.npy"):
+        check_file_names({"1": ["2_3"], "1_2": ["3"]})
 
 
 def test_an_undefined_number_is_null_in_every_json_file(tmp_path):

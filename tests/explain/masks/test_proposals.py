@@ -9,8 +9,9 @@ from torch import nn
 
 from helpers import random_input, small_cfg, tiny_fcos, trace_of
 from modeling.test_cascade_c4 import detector as other_detector
-from odam_d2.explain.masks.black_box import proposal_function
+from odam_d2.explain.masks.black_box import best_proposals, proposal_function
 from odam_d2.explain.masks.drise import DRISE, Proposals, drise_heat_maps, find_class_vectors
+from odam_d2.structures import Predictions
 
 KINDS = ("fcos", "retinanet", "faster_rcnn")
 
@@ -40,6 +41,16 @@ def iou(a, b):
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_halved_predictions_are_compared_in_full_precision(kind):
+    # The second place overlaps the first by 2/3, the third none.
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 10.0]], [[2.0, 0.0, 12.0, 10.0]], [[20.0, 20.0, 30.0, 30.0]]])
+    vectors = torch.tensor([[0.9], [0.8], [0.7]])
+    halves = [x.to(getattr(torch, kind)) for x in (boxes, vectors, vectors)]
+    found = best_proposals(Predictions(*halves, None, (40, 40)))
+    assert found.boxes.tolist() == boxes[[0, 2], 0].tolist()
 
 
 def test_fcos_proposals_equal_a_slow_second_implementation():
