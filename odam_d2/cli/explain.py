@@ -24,9 +24,9 @@ import odam_d2
 from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
 from odam_d2.cli.common import (
     INTERRUPTED,
+    prepare_for_network,
     print_left_out,
     progress_bar,
-    quiet_detectron2,
     run_command,
 )
 from odam_d2.cli.explain_report import report
@@ -237,7 +237,7 @@ def run_process(args: argparse.Namespace) -> int:
     main_process = comm.is_main_process()
 
     def work() -> int:
-        quiet_detectron2()
+        prepare_for_network()
         with progress_bar(shown=main_process) as progress:
             return explain_folder(args, progress)
 

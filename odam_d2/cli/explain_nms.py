@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
-from odam_d2.cli.common import progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.common import prepare_for_network, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.nms import Removals, Suppression
@@ -85,7 +85,7 @@ def explain_image(predictor: ODAMPredictor, path: Path, args: argparse.Namespace
 def run(argv: Sequence[str] | None) -> int:
     """List and draw."""
     args = parse_arguments(argv)
-    quiet_detectron2()
+    prepare_for_network()
     paths = find_images(args.input)
     predictor = ODAMPredictor(read_config(args))
     args.output.mkdir(parents=True, exist_ok=True)
