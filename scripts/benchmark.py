@@ -7,6 +7,7 @@ nms         the NMS family: functions on made candidates, ODAM-NMS inside detect
 crowds      every NMS on made crowds: AP, JI, MR, recall and time of two detectors trained on them
 crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps
+folder      seconds that a folder takes beside those of its detections and maps; a run that is killed and goes on
 drise       masks a second of D-RISE beside images a second of the plain detector
 """
 
@@ -18,8 +19,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.measure import describe_machine
+from odam_d2.cli.memory import keep_memory
 
-BENCHMARKS = ("paths", "nms", "crowds", "crowdhuman", "metrics", "drise")
+BENCHMARKS = ("paths", "nms", "crowds", "crowdhuman", "metrics", "folder", "drise")
 
 
 def main() -> None:
@@ -32,6 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}; at least 1 is needed")
+    keep_memory()  # as the commands do
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=120)

@@ -17,6 +17,8 @@ source scripts/setup_env.sh
 # Deprecation notices inside PyTorch and Detectron2 are nothing a user of the demo can act on.
 export PYTHONWARNINGS=ignore
 
+# Photographs may be others than in the demo before, and its results were of those.
+rm -rf output/demo/{maps,pages,sheets,faster_rcnn} output/demo/results.jsonl
 mkdir -p output/demo/photos
 python - <<'PYTHON'
 from PIL import Image
@@ -27,9 +29,9 @@ for name in ("astronaut", "chelsea", "coffee", "rocket"):  # these come inside s
 PYTHON
 
 python scripts/explain.py --config-file configs/demo/fcos_lite0.yaml \
-    --input output/demo/photos "$@" --output output/demo
+    --input output/demo/photos "$@" --output output/demo --sheets
 python scripts/explain.py --config-file configs/demo/faster_rcnn_lite0.yaml \
-    --input output/demo/photos "$@" --output output/demo/faster_rcnn
+    --input output/demo/photos "$@" --output output/demo/faster_rcnn --sheets
 
 echo
 echo "Open in a browser, and click a box:"

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from odam_d2.cli.memory import keep_memory
+
 # Exit code where the work could not be done. Wrong words on the command line are 2, as argparse has it.
 FAILED = 1
 # Exit code of a program stopped by Ctrl-C.
@@ -81,6 +83,12 @@ def progress_bar(shown: bool = True) -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+
+
+def prepare_for_network() -> None:
+    """What every process of a command that runs a detector does first: no foreign talk, and memory that is kept."""
+    quiet_detectron2()
+    keep_memory()
 
 
 def quiet_detectron2() -> None:

@@ -24,7 +24,7 @@ from odam_d2.cli.arguments import (
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.common import FAILED, prepare_for_network, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.run import ExplanationEvaluator
@@ -155,7 +155,7 @@ def run_process(args: argparse.Namespace, command: str) -> int:
     main_process = comm.is_main_process()
 
     def work() -> int:
-        quiet_detectron2()
+        prepare_for_network()
         start = time.monotonic()
         with progress_bar(shown=main_process) as progress:
             settings, summary = measure(args, command, progress)

@@ -1,29 +1,36 @@
-"""Explain the detections in photographs: contact sheets, raw maps, a manifest and one browsable page."""
+"""Explain the detections in photographs: raw maps, a line of results for each image, and a page to browse them."""
 
 import argparse
 import platform
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import detectron2
+import numpy as np
 import torch
 from detectron2.config import CfgNode
-from rich.console import Console
-from rich.table import Table
+from detectron2.data.samplers import InferenceSampler
+from detectron2.engine import launch
+from detectron2.utils import comm
+from rich.progress import Progress
+from torch.multiprocessing import ProcessExitedException
 
 import odam_d2
 from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
 from odam_d2.cli.common import (
-    FAILED,
     INTERRUPTED,
-    print_interrupted,
+    prepare_for_network,
     print_left_out,
     progress_bar,
-    quiet_detectron2,
     run_command,
 )
+from odam_d2.cli.explain_report import report
+from odam_d2.cli.overlap import overlap
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import (
@@ -36,12 +43,16 @@ from odam_d2.explain import (
     check_targets,
     target_name,
 )
+from odam_d2.explanation import Explanation
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.show.results import ExplainedImage, ResultsFolder
+from odam_d2.show.records import begin_run
+from odam_d2.show.results import ExplainedImage, ResultsFolder, name_images
 from odam_d2.show.words import meanings_of
 
 DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")
+# Of what describes a run, what may be different where it goes on.
+INCIDENTAL = ("python", "torch", "detectron2", "device", "config", "options", "weights")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,6 +67,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_layer(parser)
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
     parser.add_argument("--max-instances", type=int, help="an image; default: ODAM.EXPLAIN.MAX_INSTANCES")
+    parser.add_argument("--sheets", action="store_true", help="also a contact sheet of each image, all maps on a JPEG")
+    parser.add_argument("--resume", action="store_true", help="go on where a run into --output stopped")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes that share the images")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="with --output on a disk of them all")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="which of them this is, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="where several machines meet: tcp://host:port"
+    )
     add_opts(parser)
     return parser.parse_args(argv)
 
@@ -81,15 +100,39 @@ def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str])
     }
 
 
+def describe_settings(facts: Mapping[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """All that decides about the results, name -> value: a run that goes on has to have the same."""
+    settings = {name: value for name, value in facts.items() if name not in INCIDENTAL}
+    # The weights are told by their hash.
+    return settings | {key: value for key, value in flat(cfg).items() if key not in ("MODEL.DEVICE", "MODEL.WEIGHTS")}
+
+
+def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """A config's values by their dotted keys."""
+    values = {}
+    for key, value in node.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {f"{prefix}{key}": value}
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """An explained image, before anything is drawn."""
+
+    path: Path
+    explanation: Explanation
+    seconds: tuple[float, float]
+
+    def as_results(self) -> ExplainedImage:
+        """In plain values."""
+        return self.explanation.as_results(self.path, *self.seconds)
+
+
 def explain_image(
-    predictor: ODAMPredictor,
-    explainer: Explainer,
-    targets: Sequence[Target],
-    path: Path,
-) -> ExplainedImage:
+    predictor: ODAMPredictor, explainer: Explainer, targets: Sequence[Target], path: Path, image: np.ndarray
+) -> Explained:
     """Detect in one image and explain what was found."""
     options = predictor.cfg.ODAM.EXPLAIN
-    image = read_image(path)
     start = time.perf_counter()
     # Detections come in descending score.
     instances, trace = predictor.trace(
@@ -100,34 +143,7 @@ def explain_image(
     detected = time.perf_counter()
     explanation = predictor.explanation(image, instances, trace, targets, explainer)
     explained = time.perf_counter()
-    return explanation.as_results(path, detected - start, explained - detected)
-
-
-def print_table(console: Console, results: ResultsFolder) -> None:
-    """One screen: an image a row while they fit, and the sums."""
-    layer = f" at {results.run['layer']}" if "layer" in results.run else ""
-    table = Table(title=f"Explained by {results.run['method']}{layer}")
-    for column in ("image", "detections", "s / image", "ms / map"):
-        table.add_column(column, justify="left" if column == "image" else "right")
-    rows = results.images
-    shown = max(3, console.height - 12)
-    for row in rows[:shown]:
-        per_map = f"{1000 * row['seconds_maps'] / row['number_of_maps']:.1f}" if row["number_of_maps"] else "-"
-        seconds = row["seconds_detection"] + row["seconds_maps"]
-        table.add_row(row["name"], str(len(row["boxes"])), f"{seconds:.3f}", per_map)
-    if len(rows) > shown:
-        table.add_row(f"... {len(rows) - shown} more in manifest.json", "", "", "")
-    maps = sum(row["number_of_maps"] for row in rows)
-    seconds_maps = sum(row["seconds_maps"] for row in rows)
-    seconds = seconds_maps + sum(row["seconds_detection"] for row in rows)
-    table.add_section()
-    table.add_row(
-        f"{len(rows)} images",
-        str(sum(len(row["boxes"]) for row in rows)),
-        f"{seconds / max(1, len(rows)):.3f}",
-        f"{1000 * seconds_maps / maps:.1f}" if maps else "-",
-    )
-    console.print(table)
+    return Explained(path, explanation, (detected - start, explained - detected))
 
 
 def choose_targets(args: argparse.Namespace, settings: ExplainSettings) -> list[str]:
@@ -148,11 +164,20 @@ def check_thresholds(cfg: CfgNode) -> None:
         raise ValueError(f"--confidence-threshold is {options.CONFIDENCE_THRESHOLD}; it must lie between 0 and 1")
 
 
-def run(argv: Sequence[str] | None) -> int:
-    """Explain all images; the exit code is 0 where at least one was explained."""
-    args = parse_arguments(argv)
-    quiet_detectron2()
-    progress = progress_bar()
+def check_processes(args: argparse.Namespace) -> None:
+    """Refuse numbers of processes and machines with which nobody could start."""
+    if min(args.num_gpus, args.num_machines) < 1:
+        raise ValueError(f"--num-gpus is {args.num_gpus} and --num-machines {args.num_machines}; at least 1 is needed")
+    if not 0 <= args.machine_rank < args.num_machines:
+        top = args.num_machines - 1
+        raise ValueError(f"--machine-rank is {args.machine_rank}; it must lie between 0 and {top}, see --num-machines")
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ValueError("several machines need to know where to meet; give --dist-url tcp://host-of-rank-0:port")
+
+
+def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
+    """One process of the run: its share of the images; the exit code is 0 where the folder has at least one."""
+    start = time.perf_counter()
     images = progress.add_task("explaining", total=None)
     masks = progress.add_task("masks of D-RISE", total=None, visible=False)
 
@@ -170,25 +195,74 @@ def run(argv: Sequence[str] | None) -> int:
     resolved = predictor.resolve_targets(targets)
     # A class that was given by its number has its name from here on.
     names = [target_name(target) for target in resolved]
-    meanings = meanings_of(names, METHODS[explainer.settings.method].meanings)
+    facts = describe_run(args, cfg, names)
+    if comm.is_main_process():
+        begin_run(args.output, facts, describe_settings(facts, cfg), args.resume)
+    comm.synchronize()
     title = f"Why {args.config_file} sees what it sees"
-    results = ResultsFolder(args.output, describe_run(args, cfg, names), title, meanings)
+    meanings = meanings_of(names, METHODS[explainer.settings.method].meanings)
+    results = ResultsFolder(args.output, title, meanings, args.sheets, comm.get_rank())
+    done = {entry["file"]: entry.get("name") for entry in results.entries()}
+    # Nobody writes before everybody has read.
+    comm.synchronize()
+    left = [path for path in paths if str(path) not in done]
+    file_names = name_images(left, {file: name for file, name in done.items() if name})
+    share = [left[place] for place in InferenceSampler(len(left))] if left else []
+    loaded = time.perf_counter()
     code = 0
     try:
-        with progress:
-            for path in progress.track(paths, task_id=images):
-                try:
-                    results.add(explain_image(predictor, explainer, resolved, path))
-                except (ValueError, OSError) as error:
-                    print_left_out(progress.console, error)
-                    results.leave_out(path, str(error))
+        explained = overlap(
+            share,
+            read_image,
+            lambda path, image: explain_image(predictor, explainer, resolved, path, image),
+            lambda path, image: results.prepare(image.as_results(), file_names[path]),
+        )
+        for path, outcome in progress.track(explained, total=len(share), task_id=images):
+            if isinstance(outcome, Exception):
+                print_left_out(progress.console, outcome)
+                results.leave_out(path, str(outcome))
+            else:
+                results.add(outcome)
     except KeyboardInterrupt:
-        print_interrupted(f"the results of {len(results.images)} of {len(paths)} images are kept")
         code = INTERRUPTED
+    comm.synchronize()
+    if not comm.is_main_process():
+        return code
     results.finish()
-    print_table(Console(), results)
-    print(f"open {results.folder / 'index.html'}")
-    return code or (0 if results.images else FAILED)
+    return report(results, facts, paths, done, (loaded - start, time.perf_counter() - loaded), code)
+
+
+def run_process(args: argparse.Namespace) -> int:
+    """One process of the run, which ends as all commands end."""
+    main_process = comm.is_main_process()
+
+    def work() -> int:
+        prepare_for_network()
+        with progress_bar(shown=main_process) as progress:
+            return explain_folder(args, progress)
+
+    return run_command(work, shown=main_process)
+
+
+def run_and_exit(args: argparse.Namespace) -> None:
+    """One process of several: its exit code is all that it can hand back."""
+    if code := run_process(args):
+        sys.exit(code)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Explain all images in as many processes as asked for."""
+    args = parse_arguments(argv)
+    check_processes(args)
+    if args.num_gpus * args.num_machines == 1:
+        return run_process(args)
+    machines = args.num_machines, args.machine_rank, args.dist_url
+    try:
+        # One process may have the larger photographs: the others wait for it as long as it takes.
+        launch(run_and_exit, args.num_gpus, *machines, args=(args,), timeout=timedelta(days=30))
+    except ProcessExitedException as error:
+        return error.exit_code
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

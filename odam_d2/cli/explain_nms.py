@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
-from odam_d2.cli.common import FAILED, print_left_out, progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.common import FAILED, prepare_for_network, print_left_out, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.files import unique_stem
@@ -98,7 +98,7 @@ def name_images(paths: Sequence[Path]) -> dict[Path, str]:
 def run(argv: Sequence[str] | None) -> int:
     """List and draw; the exit code is 0 where at least one image could be."""
     args = parse_arguments(argv)
-    quiet_detectron2()
+    prepare_for_network()
     names = name_images(find_images(args.input))
     predictor = ODAMPredictor(read_config(args))
     if isinstance(predictor.model.nms, SoftNMS):

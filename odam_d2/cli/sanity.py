@@ -20,7 +20,7 @@ from odam_d2.cli.arguments import (
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, progress_bar, quiet_detectron2, run_command
+from odam_d2.cli.common import FAILED, prepare_for_network, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.objects import load_objects
 from odam_d2.data.own import dataset_name
@@ -93,7 +93,7 @@ def result_table(found: dict[str, dict[str, Any]]) -> Table:
 def run(argv: Sequence[str] | None) -> int:
     """Check, write and print. A method that fails a check is a finding, no error."""
     args = parse_arguments(argv)
-    quiet_detectron2()
+    prepare_for_network()
     found, explained_by = check(args)
     numbers = {method: result.to_json() for method, result in found.items()}
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}

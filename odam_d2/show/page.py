@@ -158,27 +158,62 @@ def write_report(
     Raises:
         OSError: the file cannot be written; an older page is then left as it was.
     """
-    template = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
-    before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
     # A file name that is not valid text must not cost the page.
     with open_atomically(path, errors="replace") as file:
-        file.write(before)
-        summaries = []
-        for i, image in enumerate(images):
-            summary = json.loads(image)
-            file.write(_data_script(f"image-{i}", {key: summary.pop(key) for key in LAZY}))
-            summaries.append(summary)
-        file.write(_data_script("report", _page_data(summaries, title, details, meanings)))
-        file.write(after)
+        file.write(page_start(title))
+        for number, image in enumerate(images):
+            file.write(page_image(number, image))
+        file.write(page_end(title, details, meanings))
 
 
-def _page_data(
-    summaries: list[dict[str, Any]], title: str, details: Mapping[str, str], meanings: Mapping[str, str]
-) -> dict[str, Any]:
-    """Everything the page's script knows from the start."""
-    return {
+def page_start(title: str) -> str:
+    """What stands on a page before its images; :func:`page_image` of each and :func:`page_end` follow."""
+    return _template(title)[0]
+
+
+def page_image(number: int, payload: str) -> str:
+    """One image on a page.
+
+    Args:
+        number: 0 for the first image of the page, 1 for the next.
+        payload: made by :meth:`ReportImage.encode`.
+    """
+    summary = json.loads(payload)
+    lazy = {key: summary.pop(key) for key in LAZY}
+    return _data_script(f"image-{number}", lazy) + _data_script(f"summary-{number}", summary)
+
+
+def page_link(number: int, name: str, labels: Sequence[str], scores: Sequence[float], target: str) -> str:
+    """On an index, in the place of :func:`page_image`: an image that another page shows.
+
+    Args:
+        number: 0 for the first image of the index, 1 for the next.
+        name: of the file, for people.
+        labels: D class names.
+        scores: D.
+        target: where it is shown, such as ``pages/00-0001.html#image=3``.
+    """
+    entry = {"name": name, "labels": list(labels), "scores": [round(score, 4) for score in scores], "href": target}
+    return _data_script(f"summary-{number}", entry)
+
+
+def page_end(
+    title: str,
+    details: Mapping[str, str],
+    meanings: Mapping[str, str] = TARGET_MEANINGS,
+    beside: Mapping[str, Any] | None = None,
+) -> str:
+    """What stands on a page after its images.
+
+    Args:
+        title: of the page.
+        details: as for :func:`write_report`.
+        meanings: as there.
+        beside: of a page that is one part of several: addresses of the ``index``, and of the ``previous`` and ``next``
+            part or None; ``number`` and ``count`` of the parts.
+    """
+    report = {
         "title": title,
-        "images": summaries,
         "details": {key: str(value) for key, value in details.items()},
         "meanings": dict(meanings),
         "words": {"none": NO_DETECTIONS, "low": NO_SUPPORT, "high": STRONGEST},
@@ -187,7 +222,16 @@ def _page_data(
         "opacity": OPACITY,
         "saturation": SATURATION,
         "brightness": BRIGHTNESS,
+        "beside": None if beside is None else dict(beside),
     }
+    return _data_script("report", report) + _template(title)[1]
+
+
+def _template(title: str) -> tuple[str, str]:
+    """What stands before and after the data of a page."""
+    template = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
+    before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
+    return before, after
 
 
 def _data_script(identifier: str, data: Any) -> str:

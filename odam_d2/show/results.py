@@ -1,12 +1,11 @@
-"""A folder of explained images: contact sheets, raw maps, ``manifest.json`` and one page to browse them all.
+"""A folder of explained images: raw maps, a line of results for each, contact sheets, and a page to browse them all.
 
 Shapes: D detections, (h,w) image, (h',w') raw map over the padded network input. Images are RGB uint8, boxes XYXY in
 image pixels.
 """
 
 import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from odam_d2.files import write_atomically
-from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
+from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit
+from odam_d2.show.parts import PageParts, finish_parts
+from odam_d2.show.records import RUN_FILE, append_entry, join_entries, read_entries
 from odam_d2.show.sheets import CELL_SIDE, contact_sheet
 from odam_d2.show.words import TARGET_MEANINGS
 
 # One target's maps as people look at them: from a size (height, width) to (D,height,width) float in [0,1].
 Pictures = Callable[[tuple[int, int]], np.ndarray]
+
+# Half the time and a quarter of the size of a PNG, at which no difference is seen.
+SHEET_QUALITY = 88
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,101 +68,136 @@ class ExplainedImage:
         return len(self.boxes) * len(self.maps)
 
 
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image whose files are written, and what is still to be told of it.
+
+    Args:
+        entry: its line, without its place on the page.
+        payload: what the page shows of it.
+    """
+
+    entry: Mapping[str, Any]
+    payload: str
+
+
 class ResultsFolder:
     """Writes what is known of each image as soon as it is explained, and the page over all of them in the end.
 
+    Nothing is kept in memory, and nothing is written anew after an image: the folder holds thousands of them.
+
     Args:
-        folder: made if it does not exist.
-        run: facts about the run, JSON types; in the manifest and on the page.
+        folder: made ready by :func:`odam_d2.show.records.begin_run`.
         title: of the page.
         meanings: target name -> what its maps answer, in a few words.
-
-    Attributes:
-        images: the manifest's entries of the images that were added.
-        failed: those of the images that were left out.
+        sheets: whether each image has a contact sheet.
+        process: number of this process among several that write to the folder.
 
     Raises:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], title: str, meanings: Mapping[str, str] = TARGET_MEANINGS):
-        self.folder, self.run = folder, dict(run)
-        self.images: list[dict[str, Any]] = []
-        self.failed: list[dict[str, str]] = []
-        self._title, self._meanings = title, meanings
-        self._pages: list[str] = []
-        try:
-            for sub in ("sheets", "maps"):
-                (folder / sub).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass  # fails here, before any work is done, where the folder cannot be written
-        except OSError as error:
-            raise OSError(f"the output folder {folder} cannot be written: {error.strerror}") from error
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        meanings: Mapping[str, str] = TARGET_MEANINGS,
+        sheets: bool = False,
+        process: int = 0,
+    ):
+        self.folder = folder
+        self._title, self._meanings, self._sheets, self._process = title, meanings, sheets, process
+        self._parts = PageParts(folder, title, process, self.entries())
+        for sub in ("pages", "maps", *(["sheets"] if sheets else [])):
+            (folder / sub).mkdir(exist_ok=True)
 
-    def add(self, explained: ExplainedImage) -> None:
-        """Write an image's sheet and raw maps, and the manifest with its entry.
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """What is known of the images so far, one at a time: see :func:`odam_d2.show.records.read_entries`."""
+        return read_entries(self.folder)
+
+    def prepare(self, explained: ExplainedImage, name: str) -> PreparedImage:
+        """Write an image's raw maps and its sheet, in any thread.
 
         Args:
             explained: the image.
+            name: of its files, its own; see :func:`name_images`.
 
         Raises:
             ValueError: shapes that do not fit each other, or pictures outside [0,1]; nothing is written then.
             OSError: a file cannot be written.
         """
-        name = self._name_for(explained.file)
         height, width = fit(explained.image.shape[:2], PHOTO_SIDE)
         photo = np.asarray(Image.fromarray(explained.image).resize((width, height), Image.Resampling.LANCZOS))
         scale = [width / explained.image.shape[1], height / explained.image.shape[0]] * 2
         boxes = explained.boxes * scale
-        page = _page_of(explained, photo, boxes).encode()
+        payload = _page_of(explained, photo, boxes).encode()
         save_raw_maps(self.folder / "maps" / f"{name}.npz", explained)
-        labels = [f"{label} {score:.2f}" for label, score in zip(explained.class_names, explained.scores.tolist())]
-        cell = fit(explained.image.shape[:2], CELL_SIDE)
-        small = {target: draw(cell) for target, draw in explained.pictures.items()}
-        sheet = contact_sheet(explained.image, explained.boxes, labels, small, self._meanings, explained.captions)
-        Image.fromarray(sheet).save(self.folder / "sheets" / f"{name}.png")
-        self._pages.append(page)
-        self.images.append(_entry_of(explained, name))
-        self._write_manifest()
+        entry = _entry_of(explained, name)
+        if self._sheets:
+            entry["sheet"] = f"sheets/{name}.jpg"
+            self._draw_sheet(explained).save(self.folder / entry["sheet"], quality=SHEET_QUALITY)
+        return PreparedImage(entry, payload)
+
+    def add(self, prepared: PreparedImage) -> None:
+        """Put an image on the page and give it its line; in one thread.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        page = self._parts.add(prepared.payload)
+        append_entry(self.folder, {**prepared.entry, **page}, self._process)
 
     def leave_out(self, file: Path, reason: str) -> None:
-        """Keep in the manifest that an image could not be explained.
+        """Keep in a line that an image could not be explained.
 
         Args:
             file: the image's path.
             reason: one sentence.
 
         Raises:
-            OSError: the manifest cannot be written.
+            OSError: the line cannot be written.
         """
-        self.failed.append({"file": str(file), "reason": reason})
-        self._write_manifest()
+        append_entry(self.folder, {"file": str(file), "left_out": reason}, self._process)
 
     def finish(self) -> None:
-        """Write the manifest and the page over everything added so far.
+        """Write the page over everything added so far by all processes; in one of them, when all are done.
 
         Raises:
-            OSError: one of them cannot be written.
+            OSError: a file cannot be written.
         """
-        self._write_manifest()
-        details = {key: str(value) for key, value in self.run.items()}
-        write_report(self.folder / "index.html", self._pages, self._title, details, self._meanings)
+        join_entries(self.folder)
+        run = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))["run"]
+        details = {key: str(value) for key, value in run.items()}
+        finish_parts(self.folder, self.entries, self._title, details, self._meanings)
 
-    def _name_for(self, path: Path) -> str:
-        """A file name of its own for each image, also where two folders hold the same name."""
-        taken = {entry["name"] for entry in self.images}
-        name, count = path.stem, 1
-        while name in taken:
-            count += 1
-            name = f"{path.stem}_{count}"
-        return name
+    def _draw_sheet(self, explained: ExplainedImage) -> Image.Image:
+        labels = [f"{label} {score:.2f}" for label, score in zip(explained.class_names, explained.scores.tolist())]
+        cell = fit(explained.image.shape[:2], CELL_SIDE)
+        small = {target: draw(cell) for target, draw in explained.pictures.items()}
+        image, boxes = explained.image, explained.boxes
+        return Image.fromarray(contact_sheet(image, boxes, labels, small, self._meanings, explained.captions))
 
-    def _write_manifest(self) -> None:
-        """The manifest so far: valid JSON at every moment, one image a line."""
-        lines = ",\n".join(json.dumps(entry) for entry in self.images)
-        failed = ",\n".join(json.dumps(entry) for entry in self.failed)
-        text = f'{{"run": {json.dumps(self.run)},\n"images": [\n{lines}\n],\n"failed": [\n{failed}\n]}}\n'
-        write_atomically(self.folder / "manifest.json", text)
+
+def name_images(files: Iterable[Path], known: Mapping[str, str] | None = None) -> dict[Path, str]:
+    """A name of its own for each image's files, also where two folders hold the same name.
+
+    Args:
+        files: the images.
+        known: file -> name of those that have one already.
+    """
+    known = known or {}
+    taken, last, names = set(known.values()), dict[str, int](), {}
+    for file in files:
+        name = known.get(str(file))
+        if name is None:
+            name, count = file.stem, last.get(file.stem, 1)
+            while name in taken:
+                count += 1
+                name = f"{file.stem}_{count}"
+            last[file.stem] = count
+            taken.add(name)
+        names[file] = name
+    return names
 
 
 def save_raw_maps(path: Path, explained: ExplainedImage) -> None:
@@ -213,7 +251,7 @@ def _page_of(explained: ExplainedImage, photo: np.ndarray, boxes: np.ndarray) ->
 
 
 def _entry_of(explained: ExplainedImage, name: str) -> dict[str, Any]:
-    """An image's line of the manifest."""
+    """An image's line, but for its sheet and its place on the page."""
     return {
         "name": name,
         "file": str(explained.file),
@@ -222,7 +260,6 @@ def _entry_of(explained: ExplainedImage, name: str) -> dict[str, Any]:
         "scores": [round(score, 6) for score in explained.scores.tolist()],
         "boxes": [[round(value, 2) for value in box] for box in explained.boxes.tolist()],
         "levels": list(explained.levels),
-        "sheet": f"sheets/{name}.png",
         "maps": f"maps/{name}.npz",
         "seconds_detection": round(explained.seconds_detection, 4),
         "seconds_maps": round(explained.seconds_maps, 4),

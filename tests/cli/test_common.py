@@ -6,6 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
+from odam_d2.cli import common
 from odam_d2.cli.common import FAILED, INTERRUPTED, print_error, print_left_out, progress_bar, run_command
 
 
@@ -92,3 +93,11 @@ def test_detectron2_tells_warnings_alone(call, capsys):
 
     done = call(work)
     assert done.out.count("warned") == 2 and "told" not in done.out + done.err
+
+
+def test_commands_with_a_network_are_quiet_and_keep_their_memory(monkeypatch):
+    called = []
+    monkeypatch.setattr(common, "quiet_detectron2", lambda: called.append("quiet"))
+    monkeypatch.setattr(common, "keep_memory", lambda: called.append("memory"))
+    common.prepare_for_network()
+    assert called == ["quiet", "memory"]

@@ -1,6 +1,8 @@
 """``odam explain``: what it writes, and what it says when something is wrong."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +26,17 @@ def command(kind, weights, images, output, *more):
     return [*base, *more, "--opts", "MODEL.WEIGHTS", weights]
 
 
+def lines(out):
+    """The entries of a folder: of the images that were explained, and of those that were left out."""
+    entries = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    explained, left_out = ([e for e in entries if ("left_out" in e) is out] for out in (False, True))
+    return explained, left_out
+
+
+def facts(out):
+    return json.loads((out / "run.json").read_text())["run"]
+
+
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
@@ -33,19 +46,18 @@ def photos(tmp_path):
     return folder
 
 
-def test_a_folder_gives_sheets_maps_manifest_page_and_table(photos, quick_weights, tmp_path, run):
+def test_a_folder_gives_maps_lines_sheets_page_and_table(photos, quick_weights, tmp_path, run):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photograph")
     out = tmp_path / "out"
-    done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--targets", "class_score,", "x2"))
+    done = run(*command("fcos", quick_weights("fcos"), [photos], out, "--sheets", "--targets", "class_score,", "x2"))
     assert done.code == 0, done.err
     assert "broken.jpg" in done.err and "Traceback" not in done.err
     assert "2 images" in done.out and "ms / map" in done.out
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert [i["name"] for i in manifest["images"]] == ["photo 0", "photo 1"]
-    assert [f["file"].endswith("broken.jpg") for f in manifest["failed"]] == [True]
-    assert len(manifest["run"]["weights_sha256"]) == 64 and manifest["run"]["targets"] == ["class_score", "x2"]
-    assert sum(line.startswith('{"name"') for line in (out / "manifest.json").read_text().splitlines()) == 2
-    for entry, size in zip(manifest["images"], [(75, 133), (120, 90)]):
+    explained, left_out = lines(out)
+    assert [entry["name"] for entry in explained] == ["photo 0", "photo 1"]
+    assert [entry["file"].endswith("broken.jpg") for entry in left_out] == [True]
+    assert len(facts(out)["weights_sha256"]) == 64 and facts(out)["targets"] == ["class_score", "x2"]
+    for entry, size in zip(explained, [(75, 133), (120, 90)]):
         maps = np.load(out / entry["maps"])
         count = len(entry["scores"])
         assert count == len(entry["boxes"]) == len(entry["classes"]) > 0
@@ -61,18 +73,20 @@ def test_limits_and_layers_of_a_two_stage_detector(photos, quick_weights, tmp_pa
     options = ["--max-instances", "2", "--layer", "roi_pool", "--method", "gradcam++", "--targets", "combined"]
     done = run(*words[:-3], *options, *words[-3:])
     assert done.code == 0, done.err
-    (entry,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["images"]
+    ((entry,), _) = lines(tmp_path / "out")
     assert len(entry["scores"]) == 2
+    # Nobody asked for a contact sheet.
+    assert "sheet" not in entry and not (tmp_path / "out" / "sheets").exists()
 
 
 def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     words = [*command("faster_rcnn", quick_weights("faster_rcnn"), [photos], tmp_path / "out", "--method", "drise")]
     done = run(*words, "ODAM.EXPLAIN.DRISE_MASKS", "4", "ODAM.EXPLAIN.CONFIDENCE_THRESHOLD", "0.0")
     assert done.code == 0, done.err
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["run"]["masks"] == 4 and manifest["run"]["targets"] == ["class_score"]
+    run_facts = facts(tmp_path / "out")
+    assert run_facts["masks"] == 4 and run_facts["targets"] == ["class_score"]
     # It has no layer, and its maps are not smoothed.
-    assert not {"features", "smoothing"} & set(manifest["run"])
+    assert not {"layer", "smoothing"} & set(run_facts)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "why this box with this class" in page and "why this class" not in page
     raw = np.load(tmp_path / "out" / "maps" / "photo 0.npz")
@@ -86,7 +100,7 @@ def test_a_class_that_was_given_by_its_number_has_its_name_in_all_results(photos
     done = run(*words[:-3], "--targets", "class_score[16],class_logit[traffic light]", *words[-3:])
     assert done.code == 0, done.err
     targets = ["class_score[dog]", "class_logit[traffic light]"]
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["run"]["targets"] == targets
+    assert facts(tmp_path / "out")["targets"] == targets
     with np.load(tmp_path / "out" / "maps" / "photo 0.npz") as raw:
         assert set(targets) < set(raw)
     page = (tmp_path / "out" / "index.html").read_text()
@@ -97,8 +111,8 @@ def test_no_detections_give_an_honest_page(photos, quick_weights, tmp_path, run)
     words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--confidence-threshold", "1")
     done = run(*words)
     assert done.code == 0, done.err
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert [i["boxes"] for i in manifest["images"]] == [[], []]
+    explained, _ = lines(tmp_path / "out")
+    assert [entry["boxes"] for entry in explained] == [[], []]
     assert (tmp_path / "out" / "index.html").stat().st_size > 1000
 
 
@@ -126,6 +140,9 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
         (["--confidence-threshold", "2"], "--confidence-threshold is 2.0"),
         (["--config-file", "configs/absent.yaml"], "configs/absent.yaml"),
         (["--input", "absent.png"], "absent.png"),
+        (["--num-gpus", "0"], "--num-gpus is 0"),
+        (["--num-machines", "2", "--machine-rank", "2"], "--machine-rank is 2; it must lie between 0 and 1"),
+        (["--num-machines", "2"], "give --dist-url tcp://"),
     ],
 )
 def test_each_mistake_is_one_sentence_that_names_the_culprit(change, culprit, photos, quick_weights, tmp_path, run):
@@ -153,11 +170,13 @@ def test_wrong_options_are_one_sentence_that_names_the_culprit(opts, culprit, ph
     assert len(done.err.strip().splitlines()) == 1, done.err
 
 
-def test_only_unusable_images_is_a_failure_with_a_valid_manifest(quick_weights, tmp_path, run):
+def test_only_unusable_images_is_a_failure_with_its_lines(quick_weights, tmp_path, run):
     (tmp_path / "empty.png").write_bytes(b"")
     done = run(*command("fcos", quick_weights("fcos"), [tmp_path / "empty.png"], tmp_path / "out"))
     assert done.code != 0 and "empty.png" in done.err
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["images"] == []
+    explained, left_out = lines(tmp_path / "out")
+    assert not explained and "empty.png is empty" in left_out[0]["left_out"]
+    assert "There is nothing to show" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_output_that_cannot_be_written_is_refused_before_any_work(photos, quick_weights, tmp_path, run):
@@ -167,30 +186,114 @@ def test_output_that_cannot_be_written_is_refused_before_any_work(photos, quick_
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_ctrl_c_keeps_what_is_finished(quick_weights, tmp_path):
-    photos = tmp_path / "many"
-    photos.mkdir()
-    for i in range(200):
-        Image.fromarray(random_photo(75, 133, seed=i)).save(photos / f"{i:03d}.png")
-    out = tmp_path / "out"
-    words = command("fcos", quick_weights("fcos"), [photos], out)
+def stopped(words, out, sign, count=1):
+    """The command, sent a signal as soon as that many images have their line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "odam_d2.cli", "explain", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As many threads as in this process: sums in another order differ in their last digits.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    results = out / "results.jsonl"
     deadline = time.monotonic() + 90
-    while not (out / "manifest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "interrupted" in stderr and "Traceback" not in stderr
-    entries = json.loads((out / "manifest.json").read_text())["images"]
-    assert 0 < len(entries) < 200
+    while time.monotonic() < deadline and not (results.exists() and results.read_bytes().count(b"\n") >= count):
+        time.sleep(0.02)
+    process.send_signal(sign)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
+@pytest.fixture
+def many(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(60):
+        Image.fromarray(random_photo(75, 133, seed=i % 3)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+def test_ctrl_c_keeps_what_is_finished(many, quick_weights, tmp_path):
+    out = tmp_path / "out"
+    code, stderr = stopped(command("fcos", quick_weights("fcos"), [many], out), out, signal.SIGINT)
+    assert code == 130, stderr
+    assert "interrupted" in stderr and "--resume goes on" in stderr and "Traceback" not in stderr
+    entries, _ = lines(out)
+    assert 0 < len(entries) < 60
+    assert all((out / entry["maps"]).exists() for entry in entries)
+    assert (out / "index.html").read_text().count('id="summary-') == len(entries)
+
+
+def test_a_killed_run_goes_on_with_nothing_lost_and_nothing_twice(many, quick_weights, tmp_path, run):
+    (many / "broken.jpg").write_bytes(b"")
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    words = command("fcos", quick_weights("fcos"), [many], out, "--targets", "x1")
+    code, _ = stopped(words, out, signal.SIGKILL, count=5)
+    assert code == -signal.SIGKILL and not (out / "index.html").exists()
+    refused = run(*words)
+    assert refused.code == 1 and "add --resume to go on" in refused.err
+    other = run(*command("fcos", quick_weights("fcos"), [many], out, "--resume", "--targets", "x2"))
+    assert other.code == 1 and "was made with targets ['x1'], not ['x2']" in other.err
+    same = command("fcos", quick_weights("fcos"), [many], out, "--resume", "--targets", "x1")
+    other = run(*same, "INPUT.MIN_SIZE_TEST", "50")
+    assert other.code == 1 and "INPUT.MIN_SIZE_TEST" in other.err and len(other.err.splitlines()) == 1
+    done = run(*same)
+    assert done.code == 0, done.err
+    assert run(*command("fcos", quick_weights("fcos"), [many], whole, "--targets", "x1")).code == 0
+    assert same_results(out) == same_results(whole)
+    assert len(lines(out)[0]) == 60 and len(lines(out)[1]) == 1
+    page = (out / "index.html").read_text()
+    names = [json.loads(text)["name"] for text in re.findall(r'id="summary-\d+">(.*?)</script>', page)]
+    assert names == [f"{i:03d}.png" for i in range(60)]
+    # Nothing is left to do, and nothing is done.
+    before = (out / "results.jsonl").read_bytes()
+    again = run(*same)
+    assert again.code == 0 and "61 of these images were there before" in again.out
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def same_results(out):
+    """All that two runs of the same have in common: no times, and no places of files."""
+    apart = ("seconds_detection", "seconds_maps", "page", "page_bytes")
+    entries = [{key: e[key] for key in e if key not in apart} for found in lines(out) for e in found]
+    maps = {}
     for entry in entries:
-        assert (out / entry["maps"]).exists() and (out / entry["sheet"]).exists()
-    assert (out / "index.html").exists()
+        if "maps" in entry:
+            with np.load(out / entry["maps"]) as raw:
+                maps[entry["file"]] = {key: raw[key].tolist() for key in raw}
+    return sorted(entries, key=lambda entry: entry["file"]), maps
+
+
+def test_the_table_says_what_the_user_waited_for(photos, quick_weights, tmp_path, run):
+    start = time.perf_counter()
+    done = run(*command("fcos", quick_weights("fcos"), [photos], tmp_path / "out", "--targets", "x1"))
+    waited = time.perf_counter() - start
+    words = re.search(r"([\d.]+) s to start, then ([\d.]+) s for 2 images, all written, ([\d.]+) s an image", done.out)
+    first, rest, each = (float(word) for word in words.groups())
+    assert 0 < first + rest <= waited + 0.1 and each == pytest.approx(rest / 2, abs=0.051)
+    explained, _ = lines(tmp_path / "out")
+    # Detection and maps are a part of it.
+    assert sum(entry["seconds_detection"] + entry["seconds_maps"] for entry in explained) <= rest + 0.05
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(photos, quick_weights, tmp_path, run):
+    for i in range(2, 7):
+        Image.fromarray(random_photo(75, 133, seed=i)).save(photos / f"photo {i}.png")
+    (photos / "broken.jpg").write_bytes(b"")
+    words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "one", "--targets", "class_score,combined")
+    assert run(*words).code == 0
+    words = command("fcos", quick_weights("fcos"), [photos], tmp_path / "two", "--targets", "class_score,combined")
+    line = [sys.executable, "-m", "odam_d2.cli", "explain", *map(str, [*words[:-3], "--num-gpus", "2", *words[-3:]])]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and "7 images" in done.stdout, done.stderr
+    assert done.stderr.count("left out:") == 1
+    assert same_results(tmp_path / "two") == same_results(tmp_path / "one")
+    assert [entry["name"] for entry in lines(tmp_path / "two")[0]] == [f"photo {i}" for i in range(7)]
+    assert not list((tmp_path / "two").glob("results.*.jsonl"))
+    index = (tmp_path / "two" / "index.html").read_text()
+    # The broken one comes first.
+    assert index.count("pages/00-0000.html#image=") == 3 and index.count("pages/01-0000.html#image=") == 4

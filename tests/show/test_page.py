@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from odam_d2.show.overlays import dim, overlay
-from odam_d2.show.page import ReportImage, write_report
+from odam_d2.show.page import ReportImage, page_end, page_image, page_link, page_start, write_report
 
 NASTY = "<b>\"cat\" & 'dog'</script><!--<script>\u2028 é 猫"
 GREEN = (60, 120, 60)
@@ -58,6 +58,10 @@ class Page(HTMLParser):
 
     def json(self, identifier):
         return json.loads(self.texts[identifier])
+
+    @property
+    def images(self):
+        return [self.json(key) for key in self.texts if key and key.startswith("summary-")]
 
 
 def written(tmp_path, *images, title="Why", details=()):
@@ -146,8 +150,8 @@ def test_any_name_and_label_comes_back_out_of_the_page_as_it_was(tmp_path):
     path = written(tmp_path, example(NASTY, (NASTY, "cat")), title=NASTY, details={NASTY: NASTY})
     page, plain = Page(path), Page(written(tmp_path, example()))
     report = page.json("report")
-    assert report["images"][0]["name"] == NASTY
-    assert report["images"][0]["labels"] == [NASTY, "cat"]
+    assert page.images[0]["name"] == NASTY
+    assert page.images[0]["labels"] == [NASTY, "cat"]
     assert report["title"] == page.texts["title"] == page.texts["h1"] == NASTY
     assert report["details"] == {NASTY: NASTY}
     assert page.tags == plain.tags  # no name opened a tag
@@ -155,14 +159,13 @@ def test_any_name_and_label_comes_back_out_of_the_page_as_it_was(tmp_path):
 
 def test_a_file_name_that_is_not_valid_text_does_not_cost_the_page(tmp_path):
     page = Page(written(tmp_path, example("\udcff.jpg"), title="\udcff"))
-    assert page.json("report")["images"][0]["name"] == "\udcff.jpg"
+    assert page.images[0]["name"] == "\udcff.jpg"
 
 
 def test_photographs_and_maps_are_apart_from_what_the_page_reads_at_once(tmp_path):
     page = Page(written(tmp_path, example("a.jpg"), example("b.jpg", labels=())))
-    report = page.json("report")
-    assert [image["name"] for image in report["images"]] == ["a.jpg", "b.jpg"]
-    assert not {"photo", "maps"} & set(report["images"][0])
+    assert [image["name"] for image in page.images] == ["a.jpg", "b.jpg"]
+    assert not {"photo", "maps"} & set(page.images[0])
     assert len(page.json("image-0")["maps"]) == 2 and page.json("image-1")["maps"] == []
 
 
@@ -186,7 +189,7 @@ def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path):
         write_report(path, interrupted(), "Why", {})
     assert path.read_text() == older and os.listdir(tmp_path) == ["index.html"]
     write_report(path, [], "Why", {})
-    assert Page(path).json("report")["images"] == []
+    assert Page(path).images == []
     assert os.listdir(tmp_path) == ["index.html"]
 
 
@@ -349,3 +352,55 @@ def test_an_image_without_detections_says_so(seen):
 
 def test_the_filter_finds_classes_and_file_names(seen):
     assert seen["filtered"] == [[True, False], [False, True], [False, False], [True, True]]
+
+
+# ---- several pages -----------------------------------------------------------------------------------------------
+
+FIND = """<script>
+const visible = () => [...document.querySelectorAll("#grid li")].filter((item) => !item.hidden)
+  .map((item) => item.querySelector("a").getAttribute("href"));
+const seen = [["cat", ""], ["", "0.9"], ["cat", "0.9"], ["c.jpg", "0.3"], ["", ""]].map(([word, score]) => {
+  document.getElementById("filter").value = word;
+  document.getElementById("score").value = score;
+  document.getElementById("score").dispatchEvent(new Event("input"));
+  return visible();
+});
+document.body.dataset.seen = JSON.stringify([seen, document.getElementById("viewer").hidden]);
+</script>"""
+
+
+def body_of(text):
+    found = {}
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.setdefault(tag, dict(attributes))
+    parser.feed(text[text.index("<body") :])
+    return found["body"]
+
+
+def test_an_index_finds_by_class_score_and_file_and_leads_to_the_pages(tmp_path, browser):
+    images = [("a.jpg", ["person", "cat"], [0.97, 0.41]), ("b.jpg", ["cat"], [0.9]), ("c.jpg", [], [])]
+    links = [page_link(i, *image, f"pages/{i}.html#image=0") for i, image in enumerate(images)]
+    path = tmp_path / "index.html"
+    path.write_text("".join([page_start("Why"), *links, page_end("Why", {})]).replace("</body>", f"{FIND}</body>"))
+    # An address of a page means nothing on the index.
+    seen, no_viewer = json.loads(body_of(browser(path, "#image=0", "--dump-dom"))["data-seen"])
+    a, b, c = (f"pages/{i}.html#image=0" for i in range(3))
+    # The person of a.jpg is sure and its cat is not; c.jpg has nothing of any score.
+    assert seen == [[a, b], [a, b], [b], [], [a, b, c]] and no_viewer
+
+
+@pytest.mark.parametrize(("start", "key", "arrives"), [(0, "ArrowRight", "c.jpg"), (1, "ArrowLeft", "b.jpg")])
+def test_keys_walk_from_one_page_to_the_next(start, key, arrives, tmp_path, browser):
+    names = [["a.jpg", "b.jpg"], ["c.jpg", "d.jpg"]]
+    for i, own in enumerate(names):
+        beside = {"index": "../index.html", "previous": "0.html" if i else None, "next": None if i else "1.html"}
+        images = [page_image(j, example(name).encode()) for j, name in enumerate(own)]
+        text = "".join(
+            [page_start("Why"), *images, page_end("Why", {}, beside={**beside, "number": i + 1, "count": 2})]
+        )
+        press = f'document.body.dispatchEvent(new KeyboardEvent("keydown", {{ key: "{key}", bubbles: true }}));'
+        driver = f"<script>if (location.search) {press}</script>" if i == start else ""
+        (tmp_path / f"{i}.html").write_text(text.replace("</body>", f"{driver}</body>"))
+    # From the last image of the first page, and from the first of the second.
+    text = browser(tmp_path / f"{start}.html", f"?go#image={1 - start}", "--dump-dom")
+    assert f">{arrives}</h2>" in text and f"page {2 - start} of 2" in text
