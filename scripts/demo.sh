@@ -14,9 +14,6 @@ done
 cd "$(dirname "$0")/.."
 source scripts/setup_env.sh
 
-# Deprecation notices inside PyTorch and Detectron2 are nothing a user of the demo can act on.
-export PYTHONWARNINGS=ignore
-
 mkdir -p output/demo/photos
 python - <<'PYTHON'
 from PIL import Image

@@ -3,6 +3,9 @@
 
 import argparse
 
+import odam_d2.cli  # noqa: F401  hides other packages' notices, so it comes before them
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results

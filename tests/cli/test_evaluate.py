@@ -133,7 +133,7 @@ def test_several_processes_end_with_the_results_or_with_one_sentence(dataset, qu
     root = dataset.parents[1]
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_val2017.json").write_text(dataset.read_text())
-    settings = {"COLUMNS": "200", "PYTHONWARNINGS": "ignore", "DETECTRON2_DATASETS": str(root.parent)}
+    settings = {"COLUMNS": "200", "DETECTRON2_DATASETS": str(root.parent)}
 
     def run(output, method):
         words = command(quick_weights("fcos"), output, "--methods", method, "--num-gpus", "2", dataset="coco_mini_val")
