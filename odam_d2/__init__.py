@@ -3,8 +3,12 @@
 The names below are imported when they are first used, so that the torch-only parts work without Detectron2.
 """
 
+import sys
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
+
+from odam_d2.notices import hidden_notices
 
 __version__ = "0.1.0"
 
@@ -30,8 +34,10 @@ __all__ = list(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'odam_d2' has no attribute {name!r}")
+    home = _HOME[name]
     try:
-        return getattr(import_module(_HOME[name]), name)
+        with nullcontext() if home in sys.modules else hidden_notices():
+            return getattr(import_module(home), name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "detectron2":
             raise

@@ -37,6 +37,7 @@ from odam_d2.modeling.checkpoint import load_weights
 from odam_d2.modeling.config_check import building
 from odam_d2.modeling.explainable import Observation, check_explainable, check_layers, without_place
 from odam_d2.nms import Suppression
+from odam_d2.notices import use_up_notices
 from odam_d2.structures import Trace
 
 
@@ -56,6 +57,7 @@ class ODAMPredictor(DefaultPredictor):
     """
 
     def __init__(self, cfg: CfgNode):
+        use_up_notices()
         self.settings = ExplainSettings.from_options(cfg.ODAM.EXPLAIN)
         unloaded = cfg.clone()
         unloaded.defrost()

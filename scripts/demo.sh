@@ -14,9 +14,6 @@ done
 cd "$(dirname "$0")/.."
 source scripts/setup_env.sh
 
-# Deprecation notices inside PyTorch and Detectron2 are nothing a user of the demo can act on.
-export PYTHONWARNINGS=ignore
-
 # Photographs may be others than in the demo before, and its results were of those.
 rm -rf output/demo/{maps,pages,sheets,faster_rcnn} output/demo/results.jsonl
 mkdir -p output/demo/photos

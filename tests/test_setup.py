@@ -30,10 +30,11 @@ def built(tmp_path_factory):
     return folder
 
 
-def test_every_module_and_the_page_are_in_the_package(built):
+def test_every_module_and_the_pages_are_in_the_package(built):
     modules = [str(path) for path in Path("odam_d2").rglob("*.py")]
     assert not [path for path in modules if not (built / path).is_file()]
-    assert (built / "odam_d2" / "show" / "templates" / "report.html").is_file()
+    for page in ("show/templates/report.html", "evaluation/study/templates/evaluation.html"):
+        assert (built / "odam_d2" / page).is_file()
 
 
 def test_the_type_information_is_in_the_package(built):

@@ -3,10 +3,12 @@
 A command is imported only when it runs, and this module brings neither PyTorch nor Detectron2 along.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from odam_d2.cli.memory import keep_memory
 
@@ -14,6 +16,8 @@ from odam_d2.cli.memory import keep_memory
 FAILED = 1
 # Exit code of a program stopped by Ctrl-C.
 INTERRUPTED = 130
+# Characters in a line of a table, at most.
+WIDEST = 1000
 
 
 def run_command(work: Callable[[], int], interrupted: str = "", shown: bool = True) -> int:
@@ -89,6 +93,34 @@ def prepare_for_network() -> None:
     """What every process of a command that runs a detector does first: no foreign talk, and memory that is kept."""
     quiet_detectron2()
     keep_memory()
+
+
+def make_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of names and numbers in which no word is broken.
+
+    Args:
+        title: above it.
+        headings: of the columns; line breaks keep them narrow. The first column holds names.
+        rows: a cell a column.
+    """
+    # A column apart is enough, as numbers end where their heading ends: ten metrics fit into 80 columns.
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False, title_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True, vertical="bottom")
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout as wide as it is: a terminal may wrap its lines, a file keeps them whole.
+
+    Args:
+        table: of :func:`make_table`.
+    """
+    console = Console()
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
+    console.print(table, highlight=False)
 
 
 def quiet_detectron2() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from detectron2.data.samplers import InferenceSampler
 from detectron2.engine import launch
 from detectron2.utils import comm
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch.multiprocessing import ProcessExitedException
@@ -24,7 +23,7 @@ from odam_d2.cli.arguments import (
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, prepare_for_network, progress_bar, run_command
+from odam_d2.cli.common import FAILED, make_table, prepare_for_network, print_table, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.run import ExplanationEvaluator
@@ -121,15 +120,15 @@ def measure(args: argparse.Namespace, command: str, progress: Progress) -> tuple
 def summary_table(settings: ExplanationSettings, summary: dict[str, Any]) -> Table:
     """The means, a method a row."""
     counts = summary[COUNTS]
-    table = Table(title=f"{counts['objects']} objects in {counts['with_explained']} of {counts['images']} images")
-    table.add_column("method", no_wrap=True)
-    for name in settings.metrics:
-        table.add_column(METRICS[name].title, justify="right", overflow="fold")
+    shown = [(name, METRICS[name]) for name in settings.metrics]
+    # "PG (box) ↑" in two lines: "PG" over "box ↑".
+    headings = [metric.title.replace(" (", " ").replace(")", "").replace(" ", "\n", 1) for _, metric in shown]
+    rows = []
     for method in settings.names:
-        means = [summary[method][name] for name in settings.metrics]
-        digits = [METRICS[name].digits for name in settings.metrics]
-        table.add_row(method, *("–" if m is None else f"{m:.{d}f}" for m, d in zip(means, digits)))
-    return table
+        means = [(summary[method][name], metric.digits) for name, metric in shown]
+        rows.append([method, *("–" if mean is None else f"{mean:.{digits}f}" for mean, digits in means)])
+    title = f"{counts['objects']} objects in {counts['with_explained']} of {counts['images']} images"
+    return make_table(title, ["method", *headings], rows)
 
 
 def report(args: argparse.Namespace, settings: ExplanationSettings, summary: dict[str, Any], seconds: float) -> int:
@@ -142,11 +141,11 @@ def report(args: argparse.Namespace, settings: ExplanationSettings, summary: dic
             f"and an IoU > {args.iou_threshold}"
         )
         return FAILED
-    Console().print(summary_table(settings, summary), highlight=False)
+    print_table(summary_table(settings, summary))
     for method in settings.names:
         if missing := counts[method]["missing"]:
             print(f"{method}: {missing} of {counts['objects']} maps are missing")
-    print(f"{seconds:.0f} s; tables with intervals: {args.output / 'tables.md'}; open {args.output / 'index.html'}")
+    print(f"{seconds:.0f} s; the report, with intervals, curves and examples: {args.output / 'index.html'}")
     return 0
 
 

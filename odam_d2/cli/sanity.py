@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from odam_d2.cli.arguments import (
@@ -20,7 +19,7 @@ from odam_d2.cli.arguments import (
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, prepare_for_network, progress_bar, run_command
+from odam_d2.cli.common import FAILED, make_table, prepare_for_network, print_table, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.objects import load_objects
 from odam_d2.data.own import dataset_name
@@ -78,16 +77,14 @@ def result_table(found: dict[str, dict[str, Any]]) -> Table:
     """A method a row: similarity after each step, and the verdicts."""
     groups = list(next(iter(found.values()))["spearman"])
     few = [group for group in groups if group in (*groups[:3], groups[-1])]
-    table = Table(title="Mean rank correlation with the original map, randomised from the top down to ...")
-    table.add_column("method", no_wrap=True)
-    for title in (*few, "depends on weights", "neighbours' cosine", "neighbours differ"):
-        table.add_column(title, justify="right", overflow="fold")
     words = {True: "yes", False: "NO", None: "not measured"}
+    rows = []
     for method, own in found.items():
         neighbours = "–" if own["neighbour_cosine"] is None else f"{own['neighbour_cosine']:.2f}"
         verdicts = (words[own["depends_on_weights"]], neighbours, words[own["neighbours_differ"]])
-        table.add_row(method, *(f"{own['spearman'][group]:.2f}" for group in few), *verdicts)
-    return table
+        rows.append([method, *(f"{own['spearman'][group]:.2f}" for group in few), *verdicts])
+    title = "Mean rank correlation with the original map, randomised from the top down to ..."
+    return make_table(title, ["method", *few, "depends on\nweights", "neighbours'\ncosine", "neighbours\ndiffer"], rows)
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -108,7 +105,7 @@ def run(argv: Sequence[str] | None) -> int:
     if not next(iter(numbers.values()))["detections"]:
         print(f"there is no detection with a score > {args.score_threshold} to explain")
         return FAILED
-    Console().print(result_table(numbers), highlight=False)
+    print_table(result_table(numbers))
     print(f"see {args.output / 'sanity.png'} and {args.output / 'sanity.json'}")
     return 0
 

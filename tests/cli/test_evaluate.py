@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from evaluation.explained import DETECTED, make_predictor, register, unregister, write_dataset
-from odam_d2.cli.evaluate import main
+from odam_d2.cli.common import make_table, print_table
+from odam_d2.cli.evaluate import main, summary_table
 from odam_d2.evaluation.study.run import ExplanationEvaluator
+from odam_d2.evaluation.study.settings import METRICS, ExplanationSettings
 
 NAME = "odam_commanded"
 
@@ -44,7 +46,7 @@ def test_one_command_measures_and_another_scores_the_maps_it_saved(run, quick_we
     weights = quick_weights("fcos")
     code, out, err = run(*command(weights, tmp_path / "own", "--methods", "odam,gradcam", "--save-maps"))
     assert code == 0 and not err, err
-    assert "6 objects in 3 of 3 images" in out and "tables.md" in out
+    assert "6 objects in 3 of 3 images" in out and "index.html" in out
     own = json.loads((tmp_path / "own" / "summary.json").read_text())
     assert set(own) == {"odam", "gradcam", "counts"} and own["counts"]["objects"] == sum(DETECTED)
     folder = tmp_path / "own" / "maps" / "odam"
@@ -71,6 +73,25 @@ def test_nothing_well_detected_is_said_with_all_files_written(run, quick_weights
     assert "no object was detected well enough" in out and "3 images with 9 objects" in out
     names = {"objects.csv", "summary.json", "tables.md", "curves.json", "index.html"}
     assert names <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_no_heading_is_broken_inside_a_word(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    settings = ExplanationSettings(methods=("odam", "gradcam++"), metrics=tuple(METRICS))
+    means = {"odam": dict.fromkeys(METRICS, 0.5), "gradcam++": dict.fromkeys(METRICS)}
+    print_table(summary_table(settings, means | {"counts": {"objects": 3, "with_explained": 2, "images": 9}}))
+    title, first, second, rule, odam, gradcam = capsys.readouterr().out.splitlines()
+    assert title.strip() == "3 objects in 2 of 9 images" and set(rule) == {"─"} and len(rule) <= 80
+    assert first.split() == ["PG", "PG", "enPG", "enPG", "Comp.", "ODI", "ODI", "VEA", "Deletion", "Insertion"]
+    words = ["box ↑", "mask ↑", "box ↑", "mask ↑", "↓", "box ↓", "mask ↓", "↑", "↓", "↑"]
+    assert second.split() == ["method", *" ".join(words).split()]
+    assert odam.split()[:6] == ["odam", "0.5", "0.5", "0.5", "0.5", "0.50"] and gradcam.split()[1:] == ["–"] * 10
+
+
+def test_a_table_wider_than_the_terminal_keeps_its_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(make_table("", ["method", "a long heading"], [["x" * 50, "1"]]))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-1:]] == [["x" * 50, "1"]]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +154,7 @@ def test_several_processes_end_with_the_results_or_with_one_sentence(dataset, qu
     root = dataset.parents[1]
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_val2017.json").write_text(dataset.read_text())
-    settings = {"COLUMNS": "200", "PYTHONWARNINGS": "ignore", "DETECTRON2_DATASETS": str(root.parent)}
+    settings = {"COLUMNS": "200", "DETECTRON2_DATASETS": str(root.parent)}
 
     def run(output, method):
         words = command(quick_weights("fcos"), output, "--methods", method, "--num-gpus", "2", dataset="coco_mini_val")

@@ -32,7 +32,7 @@ def test_one_command_gives_one_figure_and_its_numbers(run, tmp_path):
     options = ["--score-threshold", "0", "--max-images", "2", "--max-detections", "2"]
     code, out, err = run(tmp_path / "out", *options)
     assert code == 0 and not err, err
-    assert "depends on weights" in out and "gradcam++" in out
+    assert "depends on" in out and "neighbours" in out and "gradcam++" in out
     content = json.loads((tmp_path / "out" / "sanity.json").read_text())
     assert content["methods"]["odam"]["detections"] == 4 and content["settings"]["max_images"] == 2
     assert (tmp_path / "out" / "sanity.png").read_bytes()[:4] == b"\x89PNG"

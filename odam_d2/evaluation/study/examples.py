@@ -1,20 +1,19 @@
-"""The best and the worst explanations of each method, for people: pictures kept while an evaluation runs, then a page.
+"""The best and the worst explanations of each method: pictures kept for people while an evaluation runs.
 
 Shapes: D explained objects, M methods, (h,w) image, (mh,mw) small map.
 """
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from odam_d2.evaluation.study.record import Entry, Row
+from odam_d2.evaluation.study.record import Entry
 from odam_d2.evaluation.study.sources import file_stem
-from odam_d2.explain import METHODS
-from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit, write_report
+from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, fit
 
 # What examples are ranked by.
 RANKING = "enpg_box"
@@ -105,33 +104,25 @@ class ExampleStore:
     def reset(self) -> None:
         """Drop all that is kept."""
         self._extreme = []
-        self._drop_but(())
+        self.drop_but(())
 
-    def write_page(
-        self, path: Path, entries: Mapping[str, Entry], names: Mapping[str, str], title: str, details: Mapping[str, str]
-    ) -> None:
-        """Write the page, and drop what is not on it.
+    def load(self, entry: Entry) -> tuple[bytes, np.ndarray] | None:
+        """What is kept of an image.
 
         Args:
-            path: of the HTML file.
-            entries: of all images, in order.
-            names: image id -> name for people.
-            title: of the page.
-            details: facts about the run.
+            entry: of this image.
 
-        Raises:
-            OSError: it cannot be written.
+        Returns:
+            its photograph as JPEG and its maps, (M,D,mh,mw) uint8, as they were offered; None where nothing is kept.
         """
-        reasons = extreme_objects(entries.values(), self._methods)
-        wanted = {image_id for image_id, _ in reasons}
-        shown = [image_id for image_id in entries if image_id in wanted and self._path(image_id).is_file()]
-        pages = (self._page(entries[image_id], names[image_id], reasons).encode() for image_id in shown)
-        meanings = {name: METHODS[name].title if name in METHODS else "maps from a folder" for name in self._methods}
-        write_report(path, pages, title, details, meanings)
-        self._drop_but(shown)
+        if not self._path(entry["image_id"]).is_file():
+            return None
+        with np.load(self._path(entry["image_id"])) as kept:
+            return kept["photo"].tobytes(), kept["maps"]
 
-    def _drop_but(self, shown: Sequence[str]) -> None:
-        kept = {self._path(image_id) for image_id in shown}
+    def drop_but(self, image_ids: Iterable[str]) -> None:
+        """Drop what is kept of all other images."""
+        kept = {self._path(image_id) for image_id in image_ids}
         for file in self._folder.glob("*.npz"):
             if file not in kept:
                 file.unlink(missing_ok=True)
@@ -142,37 +133,3 @@ class ExampleStore:
 
     def _path(self, image_id: str) -> Path:
         return self._folder / f"{file_stem(image_id)}.npz"
-
-    def _page(self, entry: Entry, name: str, reasons: Mapping[tuple[str, str], list[str]]) -> ReportImage:
-        with np.load(self._path(entry["image_id"])) as kept:
-            photo = np.asarray(Image.open(io.BytesIO(kept["photo"].tobytes())))
-            maps = kept["maps"]
-        rows = [row for row in entry["rows"] if row["method"] == self._methods[0]]
-        # What the image is on the page for comes first.
-        order = sorted(range(len(rows)), key=lambda i: (rows[i]["image_id"], rows[i]["annotation_id"]) not in reasons)
-        rows, maps = [rows[i] for i in order], maps[:, order]
-        height, width = entry["size"]
-        scale = [photo.shape[1] / width, photo.shape[0] / height] * 2
-        facts, every = {"image": f"{width} x {height}"}, {}
-        for number, row in enumerate(rows, 1):
-            why = reasons.get((row["image_id"], row["annotation_id"]), [])
-            every |= dict.fromkeys(why)
-            told = _energies(entry["rows"], row["annotation_id"], row["iou"])
-            facts[f"{number} {row['class']}"] = "; ".join([*why, told])
-        return ReportImage(
-            name=f"{name}: {', '.join(every)}",
-            photo=photo,
-            boxes=np.array([[row[side] for side in ("x1", "y1", "x2", "y2")] for row in rows]) * scale,
-            labels=[row["class"] for row in rows],
-            scores=np.array([row["score"] for row in rows]),
-            maps={method: own / np.float32(255) for method, own in zip(self._methods, maps)},
-            facts=facts,
-        )
-
-
-def _energies(rows: Sequence[Row], annotation_id: str, iou: float) -> str:
-    """The energy in the box by method, best first."""
-    own = [row for row in rows if row["annotation_id"] == annotation_id]
-    own.sort(key=lambda row: -(row[RANKING] if row[RANKING] is not None else -1))
-    parts = [f"{row['method']} {'missing' if row[RANKING] is None else f'{row[RANKING]:.0f} %'}" for row in own]
-    return f"energy in the box: {', '.join(parts)}; IoU with the truth {iou:.2f}"

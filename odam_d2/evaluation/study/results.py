@@ -8,8 +8,9 @@ from typing import Any
 from odam_d2.evaluation.study.curves import draw_curves, mean_curves
 from odam_d2.evaluation.study.examples import ExampleStore
 from odam_d2.evaluation.study.record import Entry
+from odam_d2.evaluation.study.report import write_evaluation_page
 from odam_d2.evaluation.study.settings import COUNTS, METRICS, ExplanationSettings
-from odam_d2.evaluation.study.tables import summarize, write_tables
+from odam_d2.evaluation.study.tables import make_tables, summarize, write_tables
 from odam_d2.files import write_atomically
 
 # Of the settings, what a reader of the tables wants to know.
@@ -31,7 +32,7 @@ def remove_results(folder: Path) -> None:
 def write_results(
     folder: Path,
     entries: Mapping[str, Entry],
-    names: Mapping[str, str],
+    files: Mapping[str, Path],
     settings: ExplanationSettings,
     facts: Mapping[str, Any],
     examples: ExampleStore,
@@ -41,7 +42,7 @@ def write_results(
     Args:
         folder: output folder.
         entries: of all images, in order.
-        names: image id -> name for people.
+        files: image id -> file of the image.
         settings: of the run.
         facts: about the run.
         examples: the pictures kept so far.
@@ -64,7 +65,8 @@ def write_results(
     counts = summary[COUNTS] = of_images | summary[COUNTS]
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     told = dict(facts) | _told(settings) | {"objects": _objects(counts)}
-    write_atomically(folder / "tables.md", write_tables(rows, summary, methods, metrics, told))
+    tables = make_tables(rows, summary, methods, metrics)
+    write_atomically(folder / "tables.md", write_tables(tables, told))
     wanted = {f"{name.removesuffix('_auc')}_curve" for name in metrics}
     curves = {name: curve for name, curve in mean_curves(rows, methods).items() if name in wanted}
     write_atomically(folder / "curves.json", json.dumps(curves, indent=1) + "\n")
@@ -72,9 +74,10 @@ def write_results(
     (folder / "curves.png").unlink(missing_ok=True)
     if curves:
         draw_curves(folder / "curves.png", curves)
-    means = {f"{method}, mean": _means(summary[method]) for method in methods}
-    told |= {"tables and curves": "tables.md and curves.png beside this page"}
-    examples.write_page(folder / "index.html", entries, names, "The best and the worst explanations", told | means)
+    curve_picture = folder / "curves.png" if curves else None
+    write_evaluation_page(
+        folder / "index.html", entries, files, settings, summary, tables, curve_picture, examples, told
+    )
     return summary
 
 
@@ -93,12 +96,3 @@ def _objects(counts: Mapping[str, Any]) -> str:
         f"{counts['objects']} explained in {counts['with_explained']} of {counts['images']} images, "
         f"of {counts['annotated']} annotated"
     )
-
-
-def _means(means: Mapping[str, float | None]) -> str:
-    measured = [
-        f"{metric.title[:-2]} {means[name]:.{metric.digits}f}"
-        for name, metric in METRICS.items()
-        if means.get(name) is not None
-    ]
-    return ", ".join(measured) or "nothing measured"

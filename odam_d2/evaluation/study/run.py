@@ -184,8 +184,8 @@ class ExplanationEvaluator(DatasetEvaluator):
             missing = f"{len(self._images) - len(entries)} of {len(self._images)} images"
             logging.getLogger(__name__).warning("%s were not processed; the results lack them", missing)
         self._record.write_rows(entries.values())
-        names = {image_id: Path(self._images[image_id].file).name for image_id in entries}
-        self.summary = write_results(self._folder, entries, names, self._settings, self._facts, self._examples)
+        files = {image_id: Path(self._images[image_id].file) for image_id in entries}
+        self.summary = write_results(self._folder, entries, files, self._settings, self._facts, self._examples)
         return OrderedDict(
             (method, {name: math.nan if mean is None else mean for name, mean in self.summary[method].items()})
             for method in self._settings.names

@@ -17,28 +17,40 @@ class Metric(NamedTuple):
 
     Args:
         title: column of a table; the arrow says where better is.
+        meaning: what it tells of a map, for people.
         digits: after the decimal point.
         needs_mask: whether it is about the object's mask.
         needs_runs: whether it runs the detector on perturbed images.
     """
 
     title: str
+    meaning: str
     digits: int = 1
     needs_mask: bool = False
     needs_runs: bool = False
 
 
 METRICS = {
-    "pg_box": Metric("PG (box) ↑"),
-    "pg_mask": Metric("PG (mask) ↑", needs_mask=True),
-    "enpg_box": Metric("enPG (box) ↑"),
-    "enpg_mask": Metric("enPG (mask) ↑", needs_mask=True),
-    "compactness": Metric("Comp. ↓", digits=2),
-    "odi_box": Metric("ODI (box) ↓"),
-    "odi_mask": Metric("ODI (mask) ↓", needs_mask=True),
-    "vea_auc": Metric("VEA ↑", digits=3, needs_mask=True),
-    "deletion_auc": Metric("Deletion ↓", needs_runs=True),
-    "insertion_auc": Metric("Insertion ↑", needs_runs=True),
+    "pg_box": Metric("PG (box) ↑", "maps whose strongest pixel lies in the object's box, %"),
+    "pg_mask": Metric("PG (mask) ↑", "maps whose strongest pixel lies in the object's mask, %", needs_mask=True),
+    "enpg_box": Metric("enPG (box) ↑", "part of the map's energy that lies in the object's box, %"),
+    "enpg_mask": Metric("enPG (mask) ↑", "part of the map's energy that lies in the object's mask, %", needs_mask=True),
+    "compactness": Metric(
+        "Comp. ↓", "how far the energy lies from the strongest pixel, relative to the object's size", digits=2
+    ),
+    "odi_box": Metric("ODI (box) ↓", "of the energy in the boxes of all objects, the part in those of others, %"),
+    "odi_mask": Metric(
+        "ODI (mask) ↓", "of the energy in the masks of all objects, the part in those of others, %", needs_mask=True
+    ),
+    "vea_auc": Metric(
+        "VEA ↑", "IoU of the thresholded map with the object's mask, over all thresholds", digits=3, needs_mask=True
+    ),
+    "deletion_auc": Metric(
+        "Deletion ↓", "the detector's score while the map's strongest pixels are deleted, area in %", needs_runs=True
+    ),
+    "insertion_auc": Metric(
+        "Insertion ↑", "the detector's score while the map's strongest pixels are inserted, area in %", needs_runs=True
+    ),
 }
 # The paper's tables and their columns.
 TABLES = {

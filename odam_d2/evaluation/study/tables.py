@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ CAPTIONS = {
     2: "Localisation: pointing game (PG) and energy-based pointing game (enPG) in %, compactness in object sizes",
     3: "Object discrimination index in %: energy on other objects in the energy on all objects",
 }
+NOTHING = "No object was detected well enough to be explained: nothing was measured."
 # Object discrimination means little where there is no other object: a second mean leaves these images out.
 MULTI = {"odi_box": "odi_box_multi", "odi_mask": "odi_mask_multi"}
 
@@ -61,9 +62,27 @@ def summarize(rows: Sequence[Row], methods: Sequence[str], metrics: Sequence[str
     return summary | {COUNTS: counts}
 
 
-def write_tables(
-    rows: Sequence[Row], summary: Mapping[str, Any], methods: Sequence[str], metrics: Sequence[str], facts: Mapping
-) -> str:
+class PaperTable(NamedTuple):
+    """One of the paper's tables.
+
+    Args:
+        number: in the paper.
+        caption: what it is about.
+        headings: of its columns.
+        rows: cells, a method a row: mean and 95 % bootstrap interval over objects, or why there is none.
+        note: how many objects stand behind it.
+    """
+
+    number: int
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+    note: str
+
+
+def make_tables(
+    rows: Sequence[Row], summary: Mapping[str, Any], methods: Sequence[str], metrics: Sequence[str]
+) -> list[PaperTable]:
     """The paper's tables with 95 % bootstrap intervals over objects.
 
     Args:
@@ -71,27 +90,40 @@ def write_tables(
         summary: from :func:`summarize`.
         methods: rows of the tables, in order.
         metrics: those that were asked for; the others are "not run".
-        facts: what was measured, for the reader.
 
     Returns:
-        Markdown.
+        the tables; none where no object was explained.
     """
-    counts = summary[COUNTS]
-    lines = ["# How good the explanations are", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
-    if not counts["objects"]:
-        return "\n".join([*lines, "No object was detected well enough to be explained: nothing was measured.", ""])
-    for number, caption in CAPTIONS.items():
+    counts, tables = summary[COUNTS], []
+    for number, caption in CAPTIONS.items() if counts["objects"] else ():
         names = TABLES[number]
         titles = [METRICS[name].title for name in names]
         if number == 3:
             titles += [METRICS[name].title.replace(")", ", several objects)") for name in names]
-        lines += [f"**Table {number}.** {caption}.", "", _line(["method", *titles]), _line(["---"] * (1 + len(titles)))]
+        lines = []
         for method in methods:
             cells = [_cell(rows, method, name, metrics, counts) for name in names]
             if number == 3:
                 cells += [_cell(rows, method, name, metrics, counts, several=True) for name in names]
-            lines.append(_line([method, *cells]))
-        lines += ["", *_notes(names, methods, metrics, counts), ""]
+            lines.append([method, *cells])
+        note = _note(names, methods, metrics, counts)
+        tables.append(PaperTable(number, f"{caption}.", ["method", *titles], lines, note))
+    return tables
+
+
+def write_tables(tables: Sequence[PaperTable], facts: Mapping[str, Any]) -> str:
+    """The tables as Markdown.
+
+    Args:
+        tables: from :func:`make_tables`.
+        facts: what was measured, for the reader.
+    """
+    lines = ["# How good the explanations are", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
+    if not tables:
+        return "\n".join([*lines, NOTHING, ""])
+    for table in tables:
+        lines += [f"**Table {table.number}.** {table.caption}", "", _line(table.headings)]
+        lines += [_line(["---"] * len(table.headings)), *map(_line, table.rows), "", table.note, ""]
     return "\n".join(lines)
 
 
@@ -113,7 +145,7 @@ def format_interval(interval: Interval, digits: int) -> str:
     return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def _notes(names: Sequence[str], methods: Sequence[str], metrics: Sequence[str], counts: Mapping) -> list[str]:
+def _note(names: Sequence[str], methods: Sequence[str], metrics: Sequence[str], counts: Mapping) -> str:
     """How many objects stand behind a table, and what is undefined; methods of which the same is true go together."""
     measured = [name for name in names if name in metrics and (counts["with_mask"] or not METRICS[name].needs_mask)]
     notes: dict[str, list[str]] = {}
@@ -126,7 +158,7 @@ def _notes(names: Sequence[str], methods: Sequence[str], metrics: Sequence[str],
     lines = [f"{', '.join(some) if len(notes) > 1 else 'Each method'}: {note}." for note, some in notes.items()]
     if "odi_box" in names:
         lines.append(f"{counts['multi_object']} of {counts['objects']} objects share their image with others.")
-    return [" ".join(lines)]
+    return " ".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:

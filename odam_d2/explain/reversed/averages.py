@@ -54,8 +54,8 @@ def level_products(weight: Tensor, features: Tensor) -> Tensor:
         features: A, (1,Ci,Hl,Wl).
 
     Returns:
-        at every cell v of the gradient and for every tap t, B_t at the cell v + t that v reaches through it, 0 where
-        that is no cell, (Hl,Wl,C,r*r).
+        for every tap t and at every cell v of the gradient, B_t at the cell v + t that v reaches through it, 0 where
+        that is no cell, (r*r,Hl,Wl,C).
     """
     kernel, (height, width) = weight.shape[-1], features.shape[-2:]
     reach = kernel // 2
@@ -64,7 +64,7 @@ def level_products(weight: Tensor, features: Tensor) -> Tensor:
     for i in range(kernel):
         for j in range(kernel):
             taps.append(cells[i : i + height, j : j + width] @ weight[:, :, i, j].t())
-    return torch.stack(taps, dim=-1)
+    return torch.stack(taps)
 
 
 def fold_level(gradient: Tensor, products: Tensor) -> Tensor:
@@ -77,10 +77,9 @@ def fold_level(gradient: Tensor, products: Tensor) -> Tensor:
     Returns:
         (f,Hl,Wl).
     """
-    height, width, _, taps = products.shape
     # All taps of a cell in one matrix product, (Hl*Wl,f,r*r).
-    sent = gradient.permute(2, 3, 0, 1).flatten(0, 1) @ products.flatten(0, 1)
-    return _collect(sent.unflatten(0, (height, width)).permute(2, 3, 0, 1), taps)
+    sent = gradient.permute(2, 3, 0, 1).flatten(0, 1) @ products.permute(1, 2, 3, 0).flatten(0, 1)
+    return _collect(sent.unflatten(0, gradient.shape[-2:]).permute(2, 3, 0, 1))
 
 
 def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, products: Tensor) -> Tensor:
@@ -95,16 +94,15 @@ def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, produ
     Returns:
         (2G,Hl*Wl).
     """
-    height, width, _, taps = products.shape
-    # Channel by channel the fields are those of all groups: what they send is summed group by group.
-    fields = _fields(groups, normalised, inverse_sigma).permute(0, 2, 3, 1)
-    sent = torch.stack([(own[..., None] * products).unflatten(2, (groups, -1)).sum(dim=3) for own in fields])
-    return _collect(sent.permute(0, 3, 4, 1, 2).flatten(0, 1), taps).flatten(1)
+    # Channel by channel the fields are those of all groups: what they send is summed group by group, (2,r*r,Hl,Wl,G).
+    fields = _fields(groups, normalised, inverse_sigma).permute(0, 2, 3, 1).contiguous()
+    sent = [torch.stack([(own * tap).unflatten(2, (groups, -1)).sum(dim=3) for tap in products]) for own in fields]
+    return _collect(torch.stack(sent).permute(0, 4, 1, 2, 3).flatten(0, 1)).flatten(1)
 
 
-def _collect(sent: Tensor, taps: int) -> Tensor:
+def _collect(sent: Tensor) -> Tensor:
     """What every cell sent through every tap, (f,r*r,Hl,Wl), summed where it arrives, (f,Hl,Wl)."""
-    kernel = round(taps**0.5)
+    kernel = round(sent.shape[1] ** 0.5)
     height, width = sent.shape[-2:]
     arrived = sent.new_zeros(len(sent), height + kernel - 1, width + kernel - 1)
     for i in range(kernel):

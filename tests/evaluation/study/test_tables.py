@@ -1,9 +1,11 @@
 """Tables, curves and examples of an evaluation of explanations, from rows made by hand."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import random_photo
 from odam_d2.evaluation.metrics.statistics import Interval
@@ -12,7 +14,7 @@ from odam_d2.evaluation.study.examples import ExampleStore, extreme_objects, shr
 from odam_d2.evaluation.study.record import COLUMNS, Record
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, choose_metrics
 from odam_d2.evaluation.study.sources import check_file_names, map_file
-from odam_d2.evaluation.study.tables import format_interval, summarize, write_tables
+from odam_d2.evaluation.study.tables import format_interval, make_tables, summarize, write_tables
 
 
 def row(image, annotation, method="odam", **values):
@@ -38,7 +40,7 @@ def test_means_leave_out_what_is_undefined_or_missing_and_count_it():
         "with_mask": 5,
         "odam": {"objects": 4, "missing": 1, "zero_maps": 1, "undefined": {"odi_box": 1}},
     }
-    tables = write_tables(rows, summary, ["odam"], ["odi_box"], {"dataset": "made"})
+    tables = write_tables(make_tables(rows, summary, ["odam"], ["odi_box"]), {"dataset": "made"})
     line = next(one for one in tables.splitlines() if one.startswith("| odam") and "26.7" in one)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[0] == "odam" and cells[1].startswith("26.7 [") and cells[3].startswith("40.0 [")
@@ -49,8 +51,10 @@ def test_means_leave_out_what_is_undefined_or_missing_and_count_it():
 
 def test_what_is_true_of_several_methods_is_said_once():
     rows = [row("1", "1", method, odi_box=20.0 if method != "c" else None) for method in "abc"]
-    tables = write_tables(rows, summarize(rows, "abc", ["odi_box"]), "abc", ["odi_box"], {})
-    assert "a, b: 1 objects, 0 undefined. c: 1 objects, 1 undefined in odi_box." in tables
+    tables = make_tables(rows, summarize(rows, "abc", ["odi_box"]), "abc", ["odi_box"])
+    assert tables[2].note.startswith("a, b: 1 objects, 0 undefined. c: 1 objects, 1 undefined in odi_box.")
+    assert [(table.number, len(table.headings)) for table in tables] == [(1, 4), (2, 6), (3, 5)]
+    assert [line[0] for line in tables[2].rows] == ["a", "b", "c"]
 
 
 def test_an_interval_is_written_with_its_metrics_digits():
@@ -106,27 +110,21 @@ def test_the_final_examples_were_kept_in_whatever_order_images_come(tmp_path):
     kept = {path.stem for path in (tmp_path / "examples").iterdir()}
     wanted = {image for image, _ in extreme_objects(entries, ["odam"])}
     assert wanted <= kept < {str(i) for i in range(40)}
-    names = {str(i): f"{i}.png" for i in range(40)}
-    store.write_page(tmp_path / "index.html", {e["image_id"]: e for e in entries}, names, "title", {})
-    assert {path.stem for path in (tmp_path / "examples").iterdir()} == wanted
-    page = (tmp_path / "index.html").read_text()
-    assert page.count('id="image-') == len(wanted) == 6 and "worst of odam" in page
+    store.drop_but(wanted)
+    assert {path.stem for path in (tmp_path / "examples").iterdir()} == wanted and len(wanted) == 6
 
 
-def test_what_is_an_example_comes_first_on_its_page_and_brings_its_map(tmp_path):
-    rows = [row("1", str(i), enpg_box=float(i), **{"class": f"class{i}"}) for i in range(8)]
-    entry = {"image_id": "1", "size": [20, 30], "rows": rows}
+def test_a_kept_image_comes_back_as_it_was_offered(tmp_path):
+    entry = {"image_id": "1", "size": [20, 30], "rows": [row("1", str(i), enpg_box=float(i)) for i in range(8)]}
     store = ExampleStore(tmp_path / "examples", ["odam"])
-    # Map i has the value i everywhere, and so does the page's picture of it.
-    store.offer(
-        entry, random_photo(20, 30), np.arange(8, dtype=np.uint8)[None, :, None, None].repeat(20, 2).repeat(30, 3)
-    )
-    page = store._page(entry, "1.png", extreme_objects([entry], ["odam"]))
-    # 0 to 2 are the worst, 5 to 7 the best, 3 and 4 are neither.
-    order = [0, 1, 2, 5, 6, 7, 3, 4]
-    assert page.labels == [f"class{i}" for i in order]
-    assert np.rint(page.maps["odam"][:, 0, 0] * 255).tolist() == order
-    assert page.facts["1 class0"].startswith("worst of odam; ") and page.facts["8 class4"].startswith("energy")
+    maps = np.random.default_rng(0).integers(0, 256, (1, 8, 20, 30), dtype=np.uint8)
+    photo = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    assert store.load(entry) is None
+    store.offer(entry, photo, maps)
+    encoded, kept = store.load(entry)
+    assert np.array_equal(kept, maps)
+    # Offered as BGR.
+    assert np.abs(np.asarray(Image.open(io.BytesIO(encoded))).astype(int) - (50, 100, 200)).max() <= 3
 
 
 def test_a_small_map_keeps_place_and_maximum():
