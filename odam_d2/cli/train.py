@@ -18,6 +18,7 @@ from odam_d2.data.same_classes import check_same_classes
 from odam_d2.engine import ODAMTrainer
 from odam_d2.model_zoo.files import find_config_file
 from odam_d2.modeling.checkpoint import CompleteCheckpointer
+from odam_d2.modeling.config_check import check_config
 
 EXAMPLES = """
 examples:
@@ -48,9 +49,10 @@ def read_training_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         FileNotFoundError: no such config, or a missing annotation file.
-        ValueError: a key, value or dataset that cannot be used.
+        ValueError: a key, value or dataset that cannot be used, such as a device that is not there.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_config(cfg)
     data = cfg.DATASETS
     if args.eval_only:
         if args.dataset or args.test_dataset:

@@ -12,7 +12,6 @@ annotations when somebody asks for the dataset.
 """
 
 import functools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from typing import Any, Protocol
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.data.datasets import load_coco_json
 
 from odam_d2.data.catalog import register_dataset
+from odam_d2.data.coco_json import load_coco, read_coco
 from odam_d2.data.crowdhuman import load_crowdhuman
 from odam_d2.data.voc import load_voc, voc_class_names
 
@@ -99,9 +98,8 @@ class _Coco:
     image_root: str
 
     def load(self, name: str) -> list[dict[str, Any]]:
-        # Asking for the names reads and checks the categories, unless that was done.
-        MetadataCatalog.get(name).get("thing_classes")
-        dicts = load_coco_json(self.json_file, self.image_root, name)
+        _check_file(self.json_file)
+        dicts = load_coco(self.json_file, self.image_root, name)
         missing = [one["file_name"] for one in dicts if not Path(one["file_name"]).is_file()]
         if missing:
             count = f"{len(missing)} of {len(dicts)} images of {self.json_file} are missing"
@@ -109,11 +107,12 @@ class _Coco:
         return dicts
 
     def read_classes(self) -> dict[str, Any]:
+        _check_file(self.json_file)
         # In the order in which Detectron2 numbers them.
-        categories = sorted(_read_categories(self.json_file).items())
+        categories = sorted(read_coco(self.json_file)["categories"], key=lambda one: one["id"])
         return {
-            "thing_classes": [name for _, name in categories],
-            "thing_dataset_id_to_contiguous_id": {number: i for i, (number, _) in enumerate(categories)},
+            "thing_classes": [one["name"] for one in categories],
+            "thing_dataset_id_to_contiguous_id": {one["id"]: i for i, one in enumerate(categories)},
         }
 
     def metadata(self) -> dict[str, Any]:
@@ -195,24 +194,3 @@ def _source(description: str) -> _Source:
 def _check_file(file: str) -> None:
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no annotation file {file}; paths in ODAM.DATASETS start at {Path.cwd()}")
-
-
-def _read_categories(json_file: str) -> dict[int, str]:
-    """Id -> name of the categories of a file in COCO's format."""
-    _check_file(json_file)
-    try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{json_file} is no valid JSON: {error}") from error
-    categories = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(categories, list) or not categories:
-        raise ValueError(f"{json_file} has no list 'categories', from which the classes' names are taken")
-    found: dict[int, str] = {}
-    for place, category in enumerate(categories):
-        number, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
-        if type(number) is not int or not isinstance(name, str):
-            raise ValueError(f"{json_file}, categories[{place}] must have an 'id', a whole number, and a 'name'")
-        if number in found:
-            raise ValueError(f"{json_file}, categories[{place}] has the id {number} of another category")
-        found[number] = name
-    return found

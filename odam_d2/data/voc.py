@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from detectron2.structures import BoxMode
 
-from odam_d2.data.images import IMAGE_SUFFIXES, read_image
+from odam_d2.data.images import IMAGE_SUFFIXES, read_image_size
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -123,7 +123,7 @@ def _to_dict(name: str, file: Path, image: Path, class_names: Sequence[str]) -> 
                 "iscrowd": int(_text(element, "difficult") not in ("", "0")),
             }
         )
-    height, width = _size(root) or read_image(image).shape[:2]
+    height, width = _size(root) or read_image_size(image)
     return {
         "file_name": str(image),
         "image_id": name,

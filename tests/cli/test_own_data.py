@@ -110,3 +110,12 @@ def test_each_mistake_is_one_sentence_before_any_weights_are_read(main, word, op
     assert done.code == 1 and not done.out and said in done.err
     assert done.err.startswith("error: ") and done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("empty_catalogs")
+def test_registered_classes_that_are_not_the_detectors_first_are_refused(quick_weights, call, tmp_path, monkeypatch):
+    write_voc(tmp_path / "bccd", {"a": [("RBC", (1, 2, 30, 40), 0)]}, {"val": ["a"]})
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    done = call(evaluate, *command("bccd_val", quick_weights("fcos"), tmp_path / "out", "--methods", "odam", opts=[]))
+    assert done.code == 1 and "the dataset bccd_val names 3 classes and the detector has 80" in done.err
+    assert done.err.count("\n") == 1

@@ -93,6 +93,7 @@ def test_mistakes_are_one_sentence_before_any_work(call, pets, tmp_path):
         "the dataset coco_mini_val has 80 classes (person, bicycle, car, motorcycle, airplane, ...), and the d": (
             ["--config-file", "demo/fcos_lite0.yaml", "--eval-only", *PETS, *output]
         ),
+        "MODEL.DEVICE is 'tpu', and PyTorch has no such device": words(opts=["MODEL.DEVICE", "tpu", *output]),
         "DATASETS.TRAIN is empty; name a dataset with --dataset": words(opts=output),
         "DATASETS.TEST is empty; name a dataset with --dataset": words("--eval-only", opts=output),
         "unknown dataset 'mine'; ": words("--dataset", "mine", opts=output),
