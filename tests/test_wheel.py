@@ -93,6 +93,7 @@ def test_the_readmes_lines_and_every_config_work_from_an_empty_folder(run, insta
 def test_the_command_explains_a_photograph_from_an_empty_folder(run, tmp_path):
     words = ["--config-file", "demo/fcos_lite0.yaml", "--input", "photo.jpg", "--output", "out"]
     out = run("odam", "explain", *words)
-    assert "photo" in out and "open out/index.html" in out
-    assert {"index.html", "manifest.json", "sheets"} <= {path.name for path in (tmp_path / "out").iterdir()}
-    assert "photo.jpg" in (tmp_path / "out" / "index.html").read_text()
+    assert "photo" in out and "out/index.html" in out
+    assert {"index.html", "results.jsonl", "pages", "maps"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    (page,) = (tmp_path / "out" / "pages").iterdir()
+    assert "photo.jpg" in page.read_text() and "photo.jpg" in (tmp_path / "out" / "results.jsonl").read_text()

@@ -107,9 +107,9 @@ def test_the_five_commands_work_one_after_the_other(kind, bccd, tmp_path):
     assert re.search(r"copypaste: AP,AP50,.*\n.*copypaste: [\d.]+,", out), out[-2000:]
     assert "AP50 of each class" in out and all(name in out for name in CELLS)
     run(explain, tmp_path)
-    manifest = json.loads((tmp_path / "output/cells/explained/manifest.json").read_text())
-    assert len(manifest["images"]) == 4
-    assert {name for image in manifest["images"] for name in image["classes"]} <= set(CELLS)
+    lines = (tmp_path / "output/cells/explained/results.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert {name for line in lines for name in json.loads(line)["classes"]} <= set(CELLS)
     run(evaluate.replace("--opts", f"{WEAK['evaluate']} --opts"), tmp_path)
     summary = json.loads((tmp_path / "output/cells/measured/summary.json").read_text())
     assert summary["counts"]["annotated"] == 6 and summary["counts"]["objects"] == 3
