@@ -166,6 +166,7 @@ def test_a_users_own_script_needs_add_odam_config_alone(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["odam_d2.config", "odam_d2.model_zoo", "odam_d2.modeling", "odam_d2.data.builtin"])
 def test_every_order_of_imports_works(module):
     code = (

@@ -71,6 +71,7 @@ def test_after_a_block_everything_is_shown_as_before(caplog):
             logger.addFilter(one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fcos", "faster_rcnn"])
 def test_commands_say_nothing_on_stderr(kind, quick_weights, tmp_path):
     weights = quick_weights(kind)
@@ -91,6 +92,7 @@ def test_commands_say_nothing_on_stderr(kind, quick_weights, tmp_path):
     assert done.returncode == 0 and done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_say_nothing_and_hide_nothing_of_the_users(tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", Path("README.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
     Image.open("docs/chelsea.png").convert("RGB").crop((0, 0, 320, 240)).save(tmp_path / "photo.jpg")

@@ -216,6 +216,7 @@ def many(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(many, quick_weights, tmp_path):
     out = tmp_path / "out"
     code, stderr = stopped(command("fcos", quick_weights("fcos"), [many], out), out, signal.SIGINT)
@@ -227,6 +228,7 @@ def test_ctrl_c_keeps_what_is_finished(many, quick_weights, tmp_path):
     assert (out / "index.html").read_text().count('id="summary-') == len(entries)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_nothing_lost_and_nothing_twice(many, quick_weights, tmp_path, run):
     (many / "broken.jpg").write_bytes(b"")
     out, whole = tmp_path / "out", tmp_path / "whole"

@@ -255,6 +255,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_soft_nms_of_24000_candidates_of_80_classes_takes_less_than_2_gb():
     done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -50,6 +50,7 @@ def test_two_processes_give_the_numbers_of_one(crowds, tmp_path):
     assert one == two
 
 
+@pytest.mark.slow
 def test_missing_crowds_name_the_command_that_makes_them(tmp_path):
     # Configs and weights by name, from a folder that holds neither.
     root = Path.cwd()

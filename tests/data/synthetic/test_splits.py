@@ -53,6 +53,7 @@ def test_missing_dataset_names_the_command_that_makes_it(tmp_path, empty_catalog
         DatasetCatalog.get("synthetic_crowd_train")
 
 
+@pytest.mark.slow
 def test_registering_needs_nothing_that_draws():
     code = (
         "import sys, odam_d2.data.builtin\n"
