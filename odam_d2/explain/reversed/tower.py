@@ -48,6 +48,8 @@ class ReversedTower:
         position = list(subnet.seen).index(level)
         # Factors of norms that were passed but not yet applied: they commute with masks, and fold into weights.
         scale = full_precision(features).new_ones(subnet.predictors[0][0].in_channels)
+        shares = plan in ("corrected", "shared") and any(isinstance(module, nn.GroupNorm) for module in subnet.tower)
+        sharing = self._sharing(subnet, level, features, plan) if shares else ()
         clean = self.whole  # whether gradients beyond the border of the level are zero by now
         for number in reversed(range(len(subnet.tower))):
             module = subnet.tower[number]
@@ -72,7 +74,7 @@ class ReversedTower:
                     self._group_norm(module.num_groups, gamma, normalised, inverse_sigma)
                     scale = torch.ones_like(scale)
                 elif plan == "shared" or (plan == "corrected" and number == 1):
-                    basis = self._basis(subnet, level, features, number, normalised, inverse_sigma)
+                    basis = self._basis(subnet, number, normalised, inverse_sigma, *sharing)
                     own = Averages(module.num_groups, gamma, normalised, basis, margin)
                     self.averages[len(self.steps)] = own
             elif not isinstance(module, nn.Identity):
@@ -84,15 +86,26 @@ class ReversedTower:
             factor = factor * scale[:, None, None]
         self.features = factor if self.whole else padded_rows(factor, margin)
 
+    def _sharing(
+        self, subnet: Subnet, level: str, features: Tensor, plan: str
+    ) -> "tuple[Tensor, ReversedTower | None]":
+        """What the bases of all GroupNorms need: products with the features, and the backward pass on whole levels."""
+        whole = ReversedTower(subnet, level, features, self.margin, "whole") if plan == "shared" else None
+        return level_products(subnet.tower[0].weight, features), whole
+
     def _basis(
-        self, subnet: Subnet, level: str, features: Tensor, number: int, normalised: Tensor, inverse_sigma: Tensor
+        self,
+        subnet: Subnet,
+        number: int,
+        normalised: Tensor,
+        inverse_sigma: Tensor,
+        products: Tensor,
+        whole: "ReversedTower | None",
     ) -> Tensor:
         """What the averages of the GroupNorm at a place of the tower add to maps, (2G,Hl*Wl)."""
         groups = subnet.tower[number].num_groups
-        products = level_products(subnet.tower[0].weight, features)
         if number == 1:
             return basis_of_first(groups, normalised, inverse_sigma, products)
-        whole = ReversedTower(subnet, level, features, self.margin, "whole")
         steps = whole.steps[whole.below[number - 1] : whole.below[1]]
         none = Places(*(torch.zeros(3, 0, dtype=torch.int64, device=self.device)), self.size, self.margin)
         weight = subnet.tower[number - 1].weight
