@@ -4,7 +4,7 @@ And a name for each, so that none takes another's place.
 """
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -57,18 +57,23 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         file.write(content)
 
 
-def unique_stem(path: Path, taken: Container[str]) -> str:
-    """A name for what is made of a file, its own also where two folders, or two formats, have the same name.
+def name_images(files: Iterable[Path], known: Mapping[str, str] | None = None) -> dict[Path, str]:
+    """A name of its own for each image's files, also where two folders hold the same name.
 
     Args:
-        path: of the file.
-        taken: the names that others have.
-
-    Returns:
-        the file's name without its suffix, with ``_2``, ``_3``, ... after it where that is taken.
+        files: the images.
+        known: file -> name of those that have one already.
     """
-    name, count = path.stem, 1
-    while name in taken:
-        count += 1
-        name = f"{path.stem}_{count}"
-    return name
+    known = known or {}
+    taken, last, names = set(known.values()), dict[str, int](), {}
+    for file in files:
+        name = known.get(str(file))
+        if name is None:
+            name, count = file.stem, last.get(file.stem, 1)
+            while name in taken:
+                count += 1
+                name = f"{file.stem}_{count}"
+            last[file.stem] = count
+            taken.add(name)
+        names[file] = name
+    return names

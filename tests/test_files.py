@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from odam_d2.files import open_atomically, unique_stem, write_atomically
+from odam_d2.files import name_images, open_atomically, write_atomically
 
 
 @pytest.mark.parametrize(("content", "written"), [("é\n", b"\xc3\xa9\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")])
@@ -57,9 +57,15 @@ def test_it_needs_the_standard_library_alone():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
+def name_beside(file, *taken):
+    """The name of an image beside others that have theirs."""
+    (name,) = name_images([Path(file)], {f"other {number}": own for number, own in enumerate(taken)}).values()
+    return name
+
+
 def test_a_name_is_numbered_where_it_is_taken():
-    assert unique_stem(Path("a/photo.png"), ()) == "photo"
-    assert unique_stem(Path("b/photo.jpg"), {"photo"}) == "photo_2"
+    assert name_beside("a/photo.png") == "photo"
+    assert name_beside("b/photo.jpg", "photo") == "photo_2"
     # Also where somebody calls a file so.
-    assert unique_stem(Path("c/photo.png"), {"photo", "photo_2", "photo_3"}) == "photo_4"
-    assert unique_stem(Path("photo_2.png"), {"photo", "photo_2"}) == "photo_2_2"
+    assert name_beside("c/photo.png", "photo", "photo_2", "photo_3") == "photo_4"
+    assert name_beside("photo_2.png", "photo", "photo_2") == "photo_2_2"

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data.samplers import InferenceSampler
-from detectron2.engine import launch
 from detectron2.utils import comm
 from rich.progress import Progress
 from rich.table import Table
-from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.cli.arguments import (
     add_config_file,
@@ -24,6 +22,7 @@ from odam_d2.cli.arguments import (
     make_parser,
 )
 from odam_d2.cli.common import FAILED, make_table, prepare_for_network, print_table, progress_bar, run_command
+from odam_d2.cli.processes import run_processes
 from odam_d2.cli.settings import read_config
 from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.run import ExplanationEvaluator
@@ -163,23 +162,11 @@ def run_process(args: argparse.Namespace, command: str) -> int:
     return run_command(work, GOES_ON, shown=main_process)
 
 
-def run_and_exit(args: argparse.Namespace, command: str) -> None:
-    """One process of several: its exit code is all that it can hand back."""
-    if code := run_process(args, command):
-        sys.exit(code)
-
-
 def run(argv: Sequence[str] | None) -> int:
     """Run in as many processes as asked for."""
     args = parse_arguments(argv)
     command = shlex.join(["odam", "evaluate", *(sys.argv[1:] if argv is None else argv)])
-    if args.num_gpus <= 1:
-        return run_process(args, command)
-    try:
-        launch(run_and_exit, args.num_gpus, dist_url="auto", args=(args, command))
-    except ProcessExitedException as error:
-        return error.exit_code
-    return 0
+    return run_processes(run_process, (args, command), args.num_gpus, dist_url="auto")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,8 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.samplers import InferenceSampler
-from detectron2.engine import launch
 from detectron2.utils import comm
 from rich.progress import Progress
-from torch.multiprocessing import ProcessExitedException
 
 import odam_d2
 from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
@@ -31,6 +28,7 @@ from odam_d2.cli.common import (
 )
 from odam_d2.cli.explain_report import report
 from odam_d2.cli.overlap import overlap
+from odam_d2.cli.processes import run_processes
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import (
@@ -44,10 +42,11 @@ from odam_d2.explain import (
     target_name,
 )
 from odam_d2.explanation import Explanation
+from odam_d2.files import name_images
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.show.records import begin_run
-from odam_d2.show.results import ExplainedImage, ResultsFolder, name_images
+from odam_d2.show.results import ExplainedImage, ResultsFolder
 from odam_d2.show.words import meanings_of
 
 DEFAULT_TARGETS = ("class_score", "x1", "y1", "x2", "y2", "combined")
@@ -244,25 +243,13 @@ def run_process(args: argparse.Namespace) -> int:
     return run_command(work, shown=main_process)
 
 
-def run_and_exit(args: argparse.Namespace) -> None:
-    """One process of several: its exit code is all that it can hand back."""
-    if code := run_process(args):
-        sys.exit(code)
-
-
 def run(argv: Sequence[str] | None) -> int:
     """Explain all images in as many processes as asked for."""
     args = parse_arguments(argv)
     check_processes(args)
-    if args.num_gpus * args.num_machines == 1:
-        return run_process(args)
-    machines = args.num_machines, args.machine_rank, args.dist_url
-    try:
-        # One process may have the larger photographs: the others wait for it as long as it takes.
-        launch(run_and_exit, args.num_gpus, *machines, args=(args,), timeout=timedelta(days=30))
-    except ProcessExitedException as error:
-        return error.exit_code
-    return 0
+    # One process may have the larger photographs: the others wait for it as long as it takes.
+    options = {"machine_rank": args.machine_rank, "dist_url": args.dist_url, "timeout": timedelta(days=30)}
+    return run_processes(run_process, (args,), args.num_gpus, args.num_machines, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

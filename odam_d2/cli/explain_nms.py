@@ -13,7 +13,7 @@ from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_pa
 from odam_d2.cli.common import FAILED, prepare_for_network, print_left_out, progress_bar, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
-from odam_d2.files import unique_stem
+from odam_d2.files import name_images
 from odam_d2.nms import Removals, SoftNMS, Suppression
 from odam_d2.nms.removals import list_spared
 from odam_d2.predictor import ODAMPredictor
@@ -85,14 +85,6 @@ def explain_image(predictor: ODAMPredictor, path: Path, name: str, args: argpars
         sheet = pair_sheet(np.ascontiguousarray(image[:, :, ::-1]), drawn)
         Image.fromarray(sheet).save(args.output / f"{name}_pairs.png")
     return rows(name, path, done, removals)
-
-
-def name_images(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name of its own for each image, which its lines and its picture have."""
-    names: dict[Path, str] = {}
-    for path in paths:
-        names[path] = unique_stem(path, set(names.values()))
-    return names
 
 
 def run(argv: Sequence[str] | None) -> int:

@@ -1,17 +1,16 @@
 """Train or evaluate a detector: Detectron2's train_net.py with odam_d2's models, keys and datasets."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessExitedException
 
 from odam_d2.cli.common import run_command
+from odam_d2.cli.processes import run_processes
 from odam_d2.config import load_config
 from odam_d2.data.own import FORMS, add_datasets
 from odam_d2.data.same_classes import check_same_classes
@@ -96,22 +95,11 @@ def run_process(args: argparse.Namespace) -> int:
     return run_command(run, "" if args.eval_only else GOES_ON, shown=comm.is_main_process())
 
 
-def run_and_exit(args: argparse.Namespace) -> None:
-    """One process of several: its exit code is all that it can hand back."""
-    if code := run_process(args):
-        sys.exit(code)
-
-
 def run(argv: Sequence[str] | None) -> int:
     """Run in as many processes as asked for."""
     args = parse_arguments(argv)
-    if args.num_gpus * args.num_machines <= 1:
-        return run_process(args)
-    try:
-        launch(run_and_exit, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
-    except ProcessExitedException as error:
-        return error.exit_code
-    return 0
+    where = {"machine_rank": args.machine_rank, "dist_url": args.dist_url}
+    return run_processes(run_process, (args,), args.num_gpus, args.num_machines, **where)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

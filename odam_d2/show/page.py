@@ -180,7 +180,7 @@ def page_image(number: int, payload: str) -> str:
     """
     summary = json.loads(payload)
     lazy = {key: summary.pop(key) for key in LAZY}
-    return _data_script(f"image-{number}", lazy) + _data_script(f"summary-{number}", summary)
+    return data_script(f"image-{number}", lazy) + data_script(f"summary-{number}", summary)
 
 
 def page_link(number: int, name: str, labels: Sequence[str], scores: Sequence[float], target: str) -> str:
@@ -194,7 +194,7 @@ def page_link(number: int, name: str, labels: Sequence[str], scores: Sequence[fl
         target: where it is shown, such as ``pages/00-0001.html#image=3``.
     """
     entry = {"name": name, "labels": list(labels), "scores": [round(score, 4) for score in scores], "href": target}
-    return _data_script(f"summary-{number}", entry)
+    return data_script(f"summary-{number}", entry)
 
 
 def page_end(
@@ -224,7 +224,7 @@ def page_end(
         "brightness": BRIGHTNESS,
         "beside": None if beside is None else dict(beside),
     }
-    return _data_script("report", report) + _template(title)[1]
+    return data_script("report", report) + _template(title)[1]
 
 
 def _template(title: str) -> tuple[str, str]:
@@ -234,8 +234,13 @@ def _template(title: str) -> tuple[str, str]:
     return before, after
 
 
-def _data_script(identifier: str, data: Any) -> str:
-    """JSON inside HTML: no character of it can end the script or mean anything to the HTML parser."""
+def data_script(identifier: str, data: Any) -> str:
+    """JSON inside HTML: no character of it can end the script or mean anything to the HTML parser.
+
+    Args:
+        identifier: of the element.
+        data: what ``json.dumps`` takes.
+    """
     text = json.dumps(data)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

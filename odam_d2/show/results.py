@@ -5,7 +5,7 @@ image pixels.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,28 +176,6 @@ class ResultsFolder:
         small = {target: draw(cell) for target, draw in explained.pictures.items()}
         image, boxes = explained.image, explained.boxes
         return Image.fromarray(contact_sheet(image, boxes, labels, small, self._meanings, explained.captions))
-
-
-def name_images(files: Iterable[Path], known: Mapping[str, str] | None = None) -> dict[Path, str]:
-    """A name of its own for each image's files, also where two folders hold the same name.
-
-    Args:
-        files: the images.
-        known: file -> name of those that have one already.
-    """
-    known = known or {}
-    taken, last, names = set(known.values()), dict[str, int](), {}
-    for file in files:
-        name = known.get(str(file))
-        if name is None:
-            name, count = file.stem, last.get(file.stem, 1)
-            while name in taken:
-                count += 1
-                name = f"{file.stem}_{count}"
-            last[file.stem] = count
-            taken.add(name)
-        names[file] = name
-    return names
 
 
 def save_raw_maps(path: Path, explained: ExplainedImage) -> None:

@@ -4,9 +4,6 @@ import base64
 import io
 import json
 import os
-import shutil
-import signal
-import subprocess
 from collections import defaultdict
 from html.parser import HTMLParser
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import run_browser
 from odam_d2.show.overlays import dim, overlay
 from odam_d2.show.page import ReportImage, page_end, page_image, page_link, page_start, write_report
 
@@ -199,23 +197,10 @@ def test_a_page_replaces_the_older_one_only_when_it_is_whole(tmp_path):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Runs headless Chromium on a page and returns what it prints."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
 
     def run(path, hash_, *options):
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        command += ["--no-first-run", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--hide-scrollbars"]
-        command += [f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1300,900"]
-        command += ["--virtual-time-budget=4000", *options, f"{path.as_uri()}{hash_}"]
-        # A group of its own, so that a browser that hangs can be ended with its children.
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-        try:
-            return process.communicate(timeout=60)[0].decode()
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise
+        look = ("--force-color-profile=srgb", "--hide-scrollbars")
+        return run_browser(f"{path.as_uri()}{hash_}", tmp_path_factory.mktemp("profile"), *look, *options)
 
     return run
 

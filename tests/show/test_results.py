@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odam_d2.files import name_images
 from odam_d2.show import parts
 from odam_d2.show.records import begin_run
-from odam_d2.show.results import ExplainedImage, ResultsFolder, name_images
+from odam_d2.show.results import ExplainedImage, ResultsFolder
 
 DRISE_MEANINGS = {"class_score": "why this box with this class"}
 

@@ -6,7 +6,6 @@ methods, (mh,mw) small map. Boxes are XYXY in pixels of the image.
 
 import base64
 import io
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as resources
@@ -23,6 +22,7 @@ from odam_d2.evaluation.study.tables import NOTHING, PaperTable
 from odam_d2.explain import METHODS
 from odam_d2.files import open_atomically
 from odam_d2.show.overlays import BRIGHTNESS, LUT, OPACITY, SATURATION
+from odam_d2.show.page import data_script
 
 # Opacity of each of the 256 colours, as in the overlays.
 ALPHA = np.rint(255 * OPACITY * np.sqrt(np.arange(256) / 255)).astype(np.uint8)
@@ -71,7 +71,7 @@ def write_evaluation_page(
         for place, (image_id, entry) in enumerate(entries.items()):
             kept = examples.load(entry) if image_id in wanted else None
             if kept is not None:
-                file.write(_script(f"image-{place}", _image_data(entry, numbers, methods, *kept)))
+                file.write(data_script(f"image-{place}", _image_data(entry, numbers, methods, *kept)))
                 shown.append(image_id)
         data = {
             "details": {key: str(value) for key, value in details.items()},
@@ -85,7 +85,7 @@ def write_evaluation_page(
             "filters": {"saturation": SATURATION, "brightness": BRIGHTNESS},
             **_objects(objects, entries, files, settings, set(shown)),
         }
-        file.write(_script("report", data))
+        file.write(data_script("report", data))
         file.write(after)
     examples.drop_but(shown)
 
@@ -223,9 +223,3 @@ def _heat_picture(heat: np.ndarray) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", transparency=ALPHA.tobytes())
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _script(identifier: str, data: Any) -> str:
-    """JSON inside HTML, which no "<" of it can end."""
-    text = json.dumps(data).replace("<", "\\u003c")
-    return f'<script type="application/json" id="{identifier}">{text}</script>\n'
