@@ -65,7 +65,7 @@ def summarize(rows: Sequence[Row], methods: Sequence[str], metrics: Sequence[str
 class PaperTable(NamedTuple):
     """One of the paper's tables.
 
-    Args:
+    Attributes:
         number: in the paper.
         caption: what it is about.
         headings: of its columns.
