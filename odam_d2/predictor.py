@@ -87,7 +87,7 @@ class ODAMPredictor(DefaultPredictor):
                 ``DefaultPredictor`` does it.
             class_names: of its classes; default their numbers.
             settings: how it explains.
-            min_size: length to which an image's short side is scaled.
+            min_size: length to which an image's short side is scaled; 0 leaves images as they are.
             max_size: at most so long is the long side then.
             input_format: channel order that the model takes, ``BGR`` or ``RGB``.
 
