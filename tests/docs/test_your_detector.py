@@ -1,5 +1,6 @@
 """``docs/your_detector.md``: its code as a reader runs it, and its maps worked out anew from torchvision's own SSD."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import META_ARCH_REGISTRY
 from PIL import Image
 from torch.nn import functional as F
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
@@ -58,16 +60,21 @@ def as_torchvision_takes_it(image_bgr):
 
 
 @pytest.mark.slow
-def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+def test_the_page_runs_as_it_stands(tmp_path, catalogs, monkeypatch, capsys):
     (tmp_path / "ssd.py").write_text(CODE[0])
     Image.fromarray(random_photo(HEIGHT, WIDTH)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     torch.manual_seed(0)
     names = {}
-    for code in CODE[1:]:
-        exec(code, names)
-    sys.modules.pop("ssd")
+    try:
+        for code in CODE[1:-1]:
+            exec(code, names)
+        write_dataset(names["ExplainableSSD"](names["predictor"].model.ssd))
+        exec(CODE[-1], names)
+    finally:
+        sys.modules.pop("ssd")
+        META_ARCH_REGISTRY._obj_map.pop("MySSD", None)
     explanation = names["explanation"]
     assert len(explanation) > 0 and Path("why/sheet.png").is_file()
     assert list(explanation.maps) == ["class_score", "x1", "class_score[dog]"]
@@ -79,6 +86,25 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     found = names["sanity"]["odam"].to_json()
     assert found["detections"] == 2 and list(found["spearman"]) == ["head", "extra", "backbone"]
     assert "pairs" in capsys.readouterr().out
+    summary = names["evaluator"].summary
+    assert summary["counts"]["objects"] == 1 and 0 <= summary["odam"]["pg_box"] <= 100
+    assert Path("measured/index.html").is_file()
+
+
+def write_dataset(model):
+    """A photograph, annotated with what the detector sees in it."""
+    photo = random_photo(HEIGHT, WIDTH)
+    Path("images").mkdir()
+    Image.fromarray(photo[:, :, ::-1]).save("images/1.png")
+    found = ODAMPredictor.from_model(model, min_size=0, input_format="RGB")(photo)["instances"]
+    x1, y1, x2, y2 = found.pred_boxes.tensor[0].tolist()
+    box = {"id": 1, "image_id": 1, "category_id": int(found.pred_classes[0]), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": HEIGHT, "width": WIDTH}],
+        "annotations": [box | {"area": (x2 - x1) * (y2 - y1), "iscrowd": 0}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+    Path("ann.json").write_text(json.dumps(content))
 
 
 def test_it_follows_the_protocol_and_detects_as_torchvision_does(module, ssd):
