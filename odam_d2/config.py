@@ -165,9 +165,11 @@ def _add_training(cfg: CfgNode) -> None:
     # Probability that a training sample is a 2x2 mosaic of four jittered images.
     cfg.ODAM.INPUT.MOSAIC_PROB = 0.0
     # Keep the regions that a crowd data set marks as neither object nor background (iscrowd): what lies in them is no
-    # background in training. Detectron2 drops the marks. Not together with CROP_SIZE; two-stage detectors need
-    # MODEL.PROPOSAL_GENERATOR.NAME ODAMRPN.
+    # background in training. Detectron2 drops the marks. Two-stage detectors need MODEL.PROPOSAL_GENERATOR.NAME
+    # ODAMRPN.
     cfg.ODAM.INPUT.IGNORE_REGIONS = False
+    # Annotations whose "score", that of the detector that made them, is less than this become such regions.
+    cfg.ODAM.INPUT.MIN_LABEL_SCORE = 0.0
     # ---- Solver: "SGD" (Detectron2's) or "ADAMW" (decoupled decay, SOLVER.WEIGHT_DECAY).
     cfg.ODAM.SOLVER = CfgNode()
     cfg.ODAM.SOLVER.OPTIMIZER = "SGD"

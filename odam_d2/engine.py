@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
@@ -13,6 +14,7 @@ from torch import nn
 
 from odam_d2.data.augmentation import MosaicMapper
 from odam_d2.data.crowd_mapper import CrowdMapper
+from odam_d2.data.pseudo_labels import mark_uncertain
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
 from odam_d2.modeling.config_check import building
 
@@ -29,11 +31,6 @@ def check_ignore_regions(cfg: CfgNode) -> None:
         ValueError: names the setting.
     """
     model = cfg.MODEL
-    if cfg.ODAM.INPUT.CROP_SIZE > 0:
-        raise ValueError(
-            f"ODAM.INPUT.IGNORE_REGIONS does not go with ODAM.INPUT.CROP_SIZE {cfg.ODAM.INPUT.CROP_SIZE}: mosaics have "
-            "no ignore regions"
-        )
     if model.MASK_ON or model.KEYPOINT_ON:
         raise ValueError("ODAM.INPUT.IGNORE_REGIONS keeps boxes only; set MODEL.MASK_ON and MODEL.KEYPOINT_ON to False")
     parts = {"MODEL.META_ARCHITECTURE": model.META_ARCHITECTURE}
@@ -45,6 +42,14 @@ def check_ignore_regions(cfg: CfgNode) -> None:
     for key, name in parts.items():
         if not name.startswith("ODAM"):
             raise ValueError(f"{key} {name} would learn ignore regions as objects; use the one called ODAM{name}")
+
+
+def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
+    """The training images, with annotations that a detector was unsure of marked as regions."""
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=filter_empty)
+    dicts = mark_uncertain(dicts, cfg.ODAM.INPUT.MIN_LABEL_SCORE)
+    return filter_images_with_only_crowd_annotations(dicts) if filter_empty else dicts
 
 
 class ODAMTrainer(DefaultTrainer):
@@ -87,23 +92,22 @@ class ODAMTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`.
 
-        With ``ODAM.INPUT.IGNORE_REGIONS`` through :class:`CrowdMapper`.
+        With ``ODAM.INPUT.IGNORE_REGIONS`` alone through :class:`CrowdMapper`; annotations of a detector that are weaker
+        than ``ODAM.INPUT.MIN_LABEL_SCORE`` are no objects.
 
         Raises:
             ValueError: ignore regions for a detector, or with other settings, that would not respect them.
         """
-        if cfg.ODAM.INPUT.IGNORE_REGIONS:
+        options = cfg.ODAM.INPUT
+        dicts = mapper = None  # Detectron2's own
+        if options.IGNORE_REGIONS:
             check_ignore_regions(cfg)
-            return build_detection_train_loader(cfg, mapper=CrowdMapper(cfg, is_train=True))
-        if cfg.ODAM.INPUT.CROP_SIZE <= 0:
-            return super().build_train_loader(cfg)
-        dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        return build_detection_train_loader(
-            dicts,
-            mapper=MosaicMapper(cfg, dicts),
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
+            mapper = CrowdMapper(cfg, is_train=True)
+        if options.MIN_LABEL_SCORE > 0 or options.CROP_SIZE > 0:
+            dicts = _training_dicts(cfg)
+        if options.CROP_SIZE > 0:
+            mapper = MosaicMapper(cfg, dicts)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

@@ -27,7 +27,7 @@ def catalogs():
 @pytest.fixture
 def empty_catalogs(catalogs):
     """Detectron2's catalogs without the datasets that odam_d2 registers; afterwards as they were."""
-    ours = ("bccd_", "coco_mini_", "crowdhuman_", "synthetic_crowd_")
+    ours = ("bccd_", "coco_m", "crowdhuman_", "osie_", "synthetic_crowd_")
     for catalog in catalogs:
         for name in [name for name in catalog if name.startswith(ours)]:
             del catalog[name]

@@ -15,6 +15,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
+from odam_d2.data.crowd_mapper import CrowdMapper
+
 # Remainders of objects that a crop has cut down to fewer pixels than this a side teach nothing.
 MIN_BOX_SIDE = 4
 
@@ -45,8 +47,14 @@ class CropMapper(DatasetMapper):
         dataset_dict["instances"] = utils.filter_empty_instances(dataset_dict["instances"], box_threshold=MIN_BOX_SIDE)
 
 
+class CrowdCropMapper(CropMapper, CrowdMapper):
+    """The same, keeping regions to ignore, marked by ``gt_ignore``."""
+
+
 class MosaicMapper:
     """Maps a dataset dict to one augmented crop or to a 2x2 mosaic of four.
+
+    With ``ODAM.INPUT.IGNORE_REGIONS`` the instances carry ``gt_ignore`` as those of :class:`CrowdMapper`.
 
     Args:
         cfg: the experiment; reads ``INPUT.FORMAT`` and ``ODAM.INPUT``.
@@ -60,9 +68,11 @@ class MosaicMapper:
         self.dataset_dicts = dataset_dicts
         self.probability = options.MOSAIC_PROB
 
+        kind = CrowdCropMapper if options.IGNORE_REGIONS else CropMapper
+
         def mapper(size: int) -> CropMapper:
             augmentations = build_augmentations(size, options.SCALE_RANGE, options.COLOR_JITTER)
-            return CropMapper(True, augmentations=augmentations, image_format=cfg.INPUT.FORMAT)
+            return kind(True, augmentations=augmentations, image_format=cfg.INPUT.FORMAT)
 
         self.single, self.tile = mapper(options.CROP_SIZE), mapper(options.CROP_SIZE // 2)
 
@@ -86,11 +96,7 @@ def _tile_instances(tiles: Sequence[dict[str, Any]]) -> Instances:
     for tile, (column, row) in zip(tiles, ((0, 0), (1, 0), (0, 1), (1, 1))):
         shift = torch.tensor([column, row, column, row]) * side
         instances = tile["instances"]
-        moved.append(
-            Instances(
-                (2 * side, 2 * side),
-                gt_boxes=Boxes(instances.gt_boxes.tensor + shift),
-                gt_classes=instances.gt_classes,
-            )
-        )
+        fields = {name: instances.get(name) for name in ("gt_classes", "gt_ignore") if instances.has(name)}
+        boxes = Boxes(instances.gt_boxes.tensor + shift)
+        moved.append(Instances((2 * side, 2 * side), gt_boxes=boxes, **fields))
     return Instances.cat(moved)

@@ -52,7 +52,10 @@ def _available() -> str:
 
 
 def _has_files(metadata: Metadata) -> bool:
-    """Whether the annotations are there, in a file, or in a folder of VOC's layout."""
+    """Whether the annotations are there, in a file, in a folder of VOC's layout, or those of all its parts."""
     files = [metadata.get(key) for key in ("json_file", "odgt_file")]
     folder = metadata.get("dirname")
+    parts = metadata.get("parts", ())
+    if parts:
+        return all(_has_files(MetadataCatalog.get(name)) for name in parts)
     return any(file and Path(file).is_file() for file in files) or bool(folder and Path(folder, "Annotations").is_dir())

@@ -99,7 +99,7 @@ class _Coco:
 
     def load(self, name: str) -> list[dict[str, Any]]:
         _check_file(self.json_file)
-        dicts = load_coco(self.json_file, self.image_root, name)
+        dicts = load_coco(self.json_file, self.image_root, name, ("score",))
         missing = [one["file_name"] for one in dicts if not Path(one["file_name"]).is_file()]
         if missing:
             count = f"{len(missing)} of {len(dicts)} images of {self.json_file} are missing"

@@ -61,7 +61,7 @@ def test_test_data_alone_leave_the_configs_training_data(read, pets):
 
 def test_a_config_alone_is_used_as_it_is(read):
     cfg = read("--config-file", "demo/fcos_lite0.yaml")
-    assert cfg.DATASETS.TRAIN == ("coco_mini_train",) and cfg.DATASETS.TEST == ("coco_mini_val",)
+    assert cfg.DATASETS.TRAIN == ("coco_mini_train",) and cfg.DATASETS.TEST == ("coco_mini_more_val",)
     assert cfg.ODAM.DATASETS == []
 
 
@@ -90,7 +90,7 @@ def test_mistakes_are_one_sentence_before_any_work(call, pets, tmp_path):
         "the dataset swapped has 2 classes (dog, cat), and mine has 2 classes (cat, dog); they must have": (
             words("--dataset", mine, "--test-dataset", swapped, opts=[*PETS, *output])
         ),
-        "the dataset coco_mini_val has 80 classes (person, bicycle, car, motorcycle, airplane, ...), and the d": (
+        "the dataset coco_mini_more_val has 80 classes (person, bicycle, car, motorcycle, airplane, ...), and the d": (
             ["--config-file", "demo/fcos_lite0.yaml", "--eval-only", *PETS, *output]
         ),
         "MODEL.DEVICE is 'tpu', and PyTorch has no such device": words(opts=["MODEL.DEVICE", "tpu", *output]),

@@ -76,3 +76,20 @@ def test_colour_jitter_is_used_only_when_asked_for():
 def test_odd_crop_is_refused(tmp_path):
     with pytest.raises(ValueError, match="CROP_SIZE is 63"):
         mapper(tmp_path, CROP_SIZE=63)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_regions_to_ignore_move_with_the_image_where_they_are_asked_for(tmp_path, probability):
+    for ignore in (False, True):
+        np.random.seed(0)
+        mosaic, dicts = mapper(tmp_path, MOSAIC_PROB=probability, SCALE_RANGE=[1.0, 1.0], IGNORE_REGIONS=ignore)
+        dicts[0]["annotations"][0]["iscrowd"] = 1
+        instances = mosaic(dicts[0])["instances"]
+        assert instances.has("gt_ignore") == ignore
+        if not ignore:
+            assert 0 not in instances.gt_classes
+            continue
+        # The class of an image's object is its number.
+        assert torch.equal(instances.gt_ignore, instances.gt_classes == 0) and instances.gt_ignore.any()
+        x1, y1, x2, y2 = instances.gt_boxes.tensor[instances.gt_ignore][0].round().int().tolist()
+        assert mosaic.probability == 1 or (x2 - x1, y2 - y1) == (round(24 * 64 / 80), 20 * 64 // 80)

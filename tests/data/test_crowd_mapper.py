@@ -81,10 +81,27 @@ def test_the_config_chooses_the_mapper_and_images_of_regions_alone_are_left_out(
         DatasetCatalog.remove("odam_crowd")
 
 
+@pytest.mark.parametrize("crop", ["0", "64"])
+def test_labels_that_a_detector_was_unsure_of_are_regions_whatever_the_mapper(crop, sample):
+    sample["annotations"] = [annotation([0, 0, 50, 50], crowd=0) | {"score": score} for score in (0.39, 0.4)]
+    unsure = {**sample, "image_id": 1, "annotations": sample["annotations"][:1]}
+    DatasetCatalog.register("odam_scored", lambda: [copy.deepcopy(sample), copy.deepcopy(unsure)])
+    opts = ["DATASETS.TRAIN", "('odam_scored',)", "ODAM.INPUT.CROP_SIZE", crop, "ODAM.INPUT.MIN_LABEL_SCORE", "0.4"]
+    opts += ["ODAM.INPUT.SCALE_RANGE", "[1.0, 1.0]", "ODAM.INPUT.IGNORE_REGIONS"]
+    try:
+        for ignore, marks in (("True", [True, False]), ("False", None)):
+            cfg = small_cfg("fcos", [*opts, ignore])
+            for x in next(iter(ODAMTrainer.build_train_loader(cfg))):
+                assert x["image_id"] == 0  # nothing is left of the other one
+                assert len(x["instances"]) == (2 if marks else 1)
+                assert not marks or x["instances"].gt_ignore.tolist() == marks
+    finally:
+        DatasetCatalog.remove("odam_scored")
+
+
 @pytest.mark.parametrize(
     "kind, opts, culprit",
     [
-        ("fcos", ["ODAM.INPUT.CROP_SIZE", "96"], "CROP_SIZE 96"),
         ("faster_rcnn", ["MODEL.MASK_ON", "True"], "MASK_ON"),
         ("retinanet", ["MODEL.META_ARCHITECTURE", "RetinaNet"], "META_ARCHITECTURE RetinaNet.*ODAMRetinaNet"),
         ("faster_rcnn", [], "PROPOSAL_GENERATOR.NAME RPN.*ODAMRPN"),

@@ -17,10 +17,14 @@ from odam_d2.data.coco_json import read_coco
 from odam_d2.data.objects import check_dicts
 from odam_d2.data.odgt import OdgtDetections, read_odgt
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
+from odam_d2.evaluation.detections.operating_points import operating_points
 
 
 class BoxEvaluator(COCOEvaluator):
     """Detectron2's box AP, with AP50 of every class beside it: few images make stricter thresholds a lottery.
+
+    Also precision and recall above a score, ``precision-0.5`` and ``recall-0.5`` of all classes together, from which a
+    threshold for what is shown can be chosen.
 
     An annotation without ``area`` has that of its box, one without ``iscrowd`` is an object.
 
@@ -81,7 +85,15 @@ class BoxEvaluator(COCOEvaluator):
         present = [(value, name[len("AP50-") :]) for name, value in per_class.items() if not np.isnan(value)]
         listed = ", ".join(f"{name} {value:.1f}" for value, name in sorted(present, reverse=True))
         logging.getLogger(__name__).info("AP50 of each class that has objects, best first: %s", listed)
-        return results | per_class
+        points = operating_points(coco_eval.cocoGt, coco_eval.cocoDt)
+        lines = [
+            f"{point.score:.1f}: {100 * point.precision:.0f} % of {point.detections} right, "
+            f"{100 * point.recall:.0f} % of the objects found"
+            for point in points
+        ]
+        logging.getLogger(__name__).info("Detections above a score (IoU 0.5):\n%s", "\n".join(lines))
+        precisions = {f"precision-{point.score:.1f}": 100 * point.precision for point in points}
+        return results | per_class | precisions | {f"recall-{point.score:.1f}": 100 * point.recall for point in points}
 
 
 class CrowdHumanEvaluator(DatasetEvaluator):

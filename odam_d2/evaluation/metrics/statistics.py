@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap
 
 # Values drawn at a time: 32 MiB of indices and as much of values.
 CHUNK_VALUES = 4 * 2**20
@@ -31,7 +32,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95, repeats: int = 2000) -> Interval:
-    """Percentile bootstrap interval of a mean (Efron, 1979).
+    """Percentile bootstrap interval of a mean (Efron, 1979), by SciPy.
 
     ``repeats`` times as many values as there are, are drawn with replacement and averaged; the interval holds the
     middle ``level`` of these means. It takes the values for independent of each other.
@@ -54,13 +55,16 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0, level: float = 0.95, r
     count, undefined = len(defined), len(numbers) - len(defined)
     if not count:
         return Interval(math.nan, math.nan, math.nan, 0, undefined)
-    generator = np.random.default_rng(seed)
-    rows = max(1, CHUNK_VALUES // count)
-    means = np.concatenate(
-        [
-            defined[generator.integers(count, size=(min(rows, repeats - start), count))].mean(axis=1)
-            for start in range(0, repeats, rows)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(defined.mean()), float(low), float(high), count, undefined)
+    mean = float(defined.mean())
+    if count == 1:  # of which SciPy makes no interval
+        return Interval(mean, mean, mean, 1, undefined)
+    interval = bootstrap(
+        (defined,),
+        np.mean,
+        n_resamples=repeats,
+        batch=max(1, CHUNK_VALUES // count),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(interval.low), float(interval.high), count, undefined)

@@ -48,7 +48,7 @@ def write_evaluation_page(
         entries: of all images, in order.
         files: image id -> file of the image.
         settings: of the run.
-        summary: means and counts, see :func:`odam_d2.evaluation.study.tables.summarize`, with those of the images.
+        summary: means and counts, see :func:`odam_d2.evaluation.study.summary.summarize`, with those of the images.
         tables: of the paper.
         curves: picture of the mean curves, if there are any.
         examples: the pictures kept so far.

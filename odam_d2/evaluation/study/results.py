@@ -10,7 +10,8 @@ from odam_d2.evaluation.study.examples import ExampleStore
 from odam_d2.evaluation.study.record import Entry
 from odam_d2.evaluation.study.report import write_evaluation_page
 from odam_d2.evaluation.study.settings import COUNTS, METRICS, ExplanationSettings
-from odam_d2.evaluation.study.tables import make_tables, summarize, write_tables
+from odam_d2.evaluation.study.summary import summarize
+from odam_d2.evaluation.study.tables import make_tables, write_tables
 from odam_d2.files import write_atomically
 
 # Of the settings, what a reader of the tables wants to know.
@@ -48,7 +49,7 @@ def write_results(
         examples: the pictures kept so far.
 
     Returns:
-        the summary, see :func:`odam_d2.evaluation.study.tables.summarize`; its counts also tell the ``images``,
+        the summary, see :func:`odam_d2.evaluation.study.summary.summarize`; its counts also tell the ``images``,
         those ``with_explained`` objects and the ``annotated`` objects.
 
     Raises:

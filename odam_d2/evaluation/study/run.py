@@ -67,7 +67,7 @@ class ExplanationEvaluator(DatasetEvaluator):
 
     Attributes:
         summary: what :meth:`evaluate` wrote to ``summary.json``, with the counts, see
-            :func:`odam_d2.evaluation.study.tables.summarize`; before, and on other processes, empty.
+            :func:`odam_d2.evaluation.study.summary.summarize`; before, and on other processes, empty.
 
     Raises:
         ValueError: unknown names (the valid ones are listed), results of other settings in the folder, or a predictor

@@ -1,15 +1,14 @@
-"""The numbers of an evaluation of explanations: ``summary.json``, and the paper's Tables 1, 2 and 3 as Markdown."""
+"""The paper's Tables 1, 2 and 3 with intervals and paired differences, to be shown on a page or as Markdown."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from odam_d2.evaluation.metrics.discrimination import summarize_odi
 from odam_d2.evaluation.metrics.statistics import Interval, bootstrap_interval
 from odam_d2.evaluation.study.record import Row
-from odam_d2.evaluation.study.settings import COUNTS, METRICS, TABLES
+from odam_d2.evaluation.study.settings import COUNTS, METRICS, SKEWED, TABLES
+from odam_d2.evaluation.study.summary import rows_of, values_of
 
 CAPTIONS = {
     1: "Faithfulness: area under the curves of Deletion and Insertion (%) and of visual explanation accuracy",
@@ -17,63 +16,20 @@ CAPTIONS = {
     3: "Object discrimination index in %: energy on other objects in the energy on all objects",
 }
 NOTHING = "No object was detected well enough to be explained: nothing was measured."
-# Object discrimination means little where there is no other object: a second mean leaves these images out.
-MULTI = {"odi_box": "odi_box_multi", "odi_mask": "odi_mask_multi"}
-
-
-def summarize(rows: Sequence[Row], methods: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Means over objects.
-
-    Args:
-        rows: of all methods.
-        methods: their names, in order.
-        metrics: those to report.
-
-    Returns:
-        method -> metric -> mean over the objects for which it is defined, in % where the paper has percent; None where
-        there is none. ``odi_box_multi`` and ``odi_mask_multi`` are means over objects that share their image with
-        others. And ``counts``: ``objects`` explained, ``multi_object`` of them with others in the image, ``with_mask``;
-        and for each method its ``objects``, ``missing`` maps, ``zero_maps`` and, by metric, ``undefined`` objects.
-    """
-    # All methods have a row for each object.
-    first = [row for row in rows if row["method"] == methods[0]]
-    counts: dict[str, Any] = {
-        "objects": len(first),
-        "multi_object": sum(row["other_objects"] > 0 for row in first),
-        "with_mask": sum(row["has_mask"] for row in first),
-    }
-    summary: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        own = _rows_of(rows, method)
-        means, undefined = {}, {}
-        for metric in metrics:
-            values = _values(own, metric)
-            undefined[metric] = int(np.isnan(values).sum())
-            means[metric] = _mean(values)
-            if metric in MULTI:
-                means[MULTI[metric]] = _finite(summarize_odi(values, _values(own, "other_objects")).multi_mean)
-        summary[method] = means
-        counts[method] = {
-            "objects": len(own),
-            "missing": sum(row["missing"] for row in rows if row["method"] == method),
-            "zero_maps": sum(row["zero_map"] for row in own),
-            "undefined": undefined,
-        }
-    return summary | {COUNTS: counts}
 
 
 class PaperTable(NamedTuple):
-    """One of the paper's tables.
+    """One of the paper's tables, or the paired differences that belong to it.
 
     Attributes:
-        number: in the paper.
+        title: such as ``Table 1``.
         caption: what it is about.
         headings: of its columns.
-        rows: cells, a method a row: mean and 95 % bootstrap interval over objects, or why there is none.
+        rows: cells, a method a row: mean and 95 % bootstrap interval over objects, or why there is none; or a median.
         note: how many objects stand behind it.
     """
 
-    number: int
+    title: str
     caption: str
     headings: list[str]
     rows: list[list[str]]
@@ -87,7 +43,7 @@ def make_tables(
 
     Args:
         rows: of all methods.
-        summary: from :func:`summarize`.
+        summary: from :func:`odam_d2.evaluation.study.summary.summarize`.
         methods: rows of the tables, in order.
         metrics: those that were asked for; the others are "not run".
 
@@ -95,20 +51,58 @@ def make_tables(
         the tables; none where no object was explained.
     """
     counts, tables = summary[COUNTS], []
-    for number, caption in CAPTIONS.items() if counts["objects"] else ():
-        names = TABLES[number]
-        titles = [METRICS[name].title for name in names]
-        if number == 3:
-            titles += [METRICS[name].title.replace(")", ", several objects)") for name in names]
-        lines = []
-        for method in methods:
-            cells = [_cell(rows, method, name, metrics, counts) for name in names]
-            if number == 3:
-                cells += [_cell(rows, method, name, metrics, counts, several=True) for name in names]
-            lines.append([method, *cells])
-        note = _note(names, methods, metrics, counts)
-        tables.append(PaperTable(number, f"{caption}.", ["method", *titles], lines, note))
+    if not counts["objects"]:
+        return []
+    for number, caption in CAPTIONS.items():
+        columns = _columns(number)
+        cells = [[_cell(rows, method, column, metrics, counts) for column in columns] for method in methods]
+        lines = [[method, *own] for method, own in zip(methods, cells)]
+        headings = ["method", *(column.title for column in columns)]
+        note = _note(TABLES[number], methods, metrics, counts)
+        tables.append(PaperTable(f"Table {number}", f"{caption}.", headings, lines, note))
+        if len(methods) > 1 and any(column.metric in metrics for column in columns):
+            tables.append(_paired_table(rows, methods, metrics, counts, number))
     return tables
+
+
+def _paired_table(
+    rows: Sequence[Row], methods: Sequence[str], metrics: Sequence[str], counts: Mapping, number: int
+) -> PaperTable:
+    """The first method less each other one, object by object: what both share cancels."""
+    columns = [column for column in _columns(number) if not column.median]
+    lines = [
+        [method, *(_difference_cell(rows, methods[0], method, column, metrics, counts) for column in columns)]
+        for method in methods[1:]
+    ]
+    caption = f"{methods[0]} less each other method, on the same objects."
+    note = (
+        "Means of the differences with their 95 % bootstrap intervals, over the objects for which both methods have "
+        f"the number. With ↓, less than 0 is better for {methods[0]}; with ↑, more than 0."
+    )
+    headings = [f"{methods[0]} less", *(column.title for column in columns)]
+    return PaperTable(f"Table {number}, paired", caption, headings, lines, note)
+
+
+class _Column(NamedTuple):
+    """A metric, over the objects in images with others alone, or its median."""
+
+    metric: str
+    several: bool = False
+    median: bool = False
+
+    @property
+    def title(self) -> str:
+        title = METRICS[self.metric].title
+        if self.several:
+            return title.replace(")", ", several objects)")
+        return f"{title}, median" if self.median else title
+
+
+def _columns(number: int) -> list[_Column]:
+    columns = []
+    for name in TABLES[number]:
+        columns += [_Column(name)] + ([_Column(name, median=True)] if name in SKEWED else [])
+    return columns + ([_Column(name, several=True) for name in TABLES[number]] if number == 3 else [])
 
 
 def write_tables(tables: Sequence[PaperTable], facts: Mapping[str, Any]) -> str:
@@ -122,20 +116,45 @@ def write_tables(tables: Sequence[PaperTable], facts: Mapping[str, Any]) -> str:
     if not tables:
         return "\n".join([*lines, NOTHING, ""])
     for table in tables:
-        lines += [f"**Table {table.number}.** {table.caption}", "", _line(table.headings)]
+        lines += [f"**{table.title}.** {table.caption}", "", _line(table.headings)]
         lines += [_line(["---"] * len(table.headings)), *map(_line, table.rows), "", table.note, ""]
     return "\n".join(lines)
 
 
-def _cell(
-    rows: Sequence[Row], method: str, metric: str, metrics: Sequence[str], counts: Mapping, several: bool = False
+def _cell(rows: Sequence[Row], method: str, column: _Column, metrics: Sequence[str], counts: Mapping) -> str:
+    if why := _absent(column.metric, metrics, counts):
+        return why
+    values = values_of(_column_rows(rows, method, column), column.metric)
+    digits = METRICS[column.metric].digits
+    if not column.median:
+        return format_interval(bootstrap_interval(values), digits)
+    defined = values[~np.isnan(values)]
+    return f"{np.median(defined):.{digits}f}" if len(defined) else "–"
+
+
+def _difference_cell(
+    rows: Sequence[Row], first: str, other: str, column: _Column, metrics: Sequence[str], counts: Mapping
 ) -> str:
+    if why := _absent(column.metric, metrics, counts):
+        return why
+    values = [
+        {(row["image_id"], row["annotation_id"]): row[column.metric] for row in _column_rows(rows, method, column)}
+        for method in (first, other)
+    ]
+    both = [key for key, value in values[0].items() if value is not None and values[1].get(key) is not None]
+    differences = np.array([values[0][key] - values[1][key] for key in both], dtype=np.float64)
+    return format_interval(bootstrap_interval(differences), METRICS[column.metric].digits)
+
+
+def _absent(metric: str, metrics: Sequence[str], counts: Mapping) -> str | None:
+    """Why there is no number, if there is none."""
     if metric not in metrics:
         return "not run"
-    if METRICS[metric].needs_mask and not counts["with_mask"]:
-        return "not available"
-    own = [row for row in _rows_of(rows, method) if row["other_objects"] > 0 or not several]
-    return format_interval(bootstrap_interval(_values(own, metric)), METRICS[metric].digits)
+    return "not available" if METRICS[metric].needs_mask and not counts["with_mask"] else None
+
+
+def _column_rows(rows: Sequence[Row], method: str, column: _Column) -> list[Row]:
+    return [row for row in rows_of(rows, method) if row["other_objects"] > 0 or not column.several]
 
 
 def format_interval(interval: Interval, digits: int) -> str:
@@ -163,20 +182,3 @@ def _note(names: Sequence[str], methods: Sequence[str], metrics: Sequence[str], 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _rows_of(rows: Sequence[Row], method: str) -> list[Row]:
-    return [row for row in rows if row["method"] == method and not row["missing"]]
-
-
-def _values(rows: Sequence[Row], name: str) -> np.ndarray:
-    return np.array([math.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else None
-
-
-def _finite(value: float) -> float | None:
-    return None if math.isnan(value) else value

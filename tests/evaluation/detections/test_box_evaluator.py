@@ -43,7 +43,7 @@ def evaluate(dataset, folder, boxes, classes):
     """Box AP of some detections, by falling score."""
     found = Instances((100, 100))
     found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
-    found.scores = torch.linspace(0.9, 0.5, len(boxes))
+    found.scores = torch.linspace(0.95, 0.55, len(boxes))
     found.pred_classes = torch.tensor(classes)
     evaluator = BoxEvaluator(dataset, tasks=("bbox",), output_dir=str(folder))
     evaluator.reset()
@@ -137,3 +137,23 @@ def test_ap50_of_each_class_is_worked_out_by_hand(registered, tmp_path):
     assert results["AP50-dog"] == pytest.approx(100)
     assert math.isnan(results["AP50-bird"])
     assert results["AP50"] == pytest.approx((100 * 51 / 101 + 100) / 2)
+
+
+def test_precision_and_recall_above_a_score_worked_by_hand(registered, tmp_path):
+    # Scores .95, .85, .75, .65, .55: a cat, the same cat again, the dog, the dog as a cat, nothing.
+    boxes = [[10, 10, 30, 30], [11, 10, 31, 30], [10, 60, 40, 90], [10, 60, 40, 90], [70, 0, 99, 30]]
+    results = evaluate(registered(), tmp_path / "out", boxes, [0, 0, 1, 0, 0])
+    precision = {score: results[f"precision-{score}"] for score in ("0.9", "0.8", "0.7", "0.6", "0.5", "0.1")}
+    assert precision == {"0.9": 100, "0.8": 50, "0.7": pytest.approx(200 / 3), "0.6": 50, "0.5": 40, "0.1": 40}
+    assert results["recall-0.9"] == pytest.approx(100 / 3) and results["recall-0.1"] == pytest.approx(200 / 3)
+
+
+def test_what_lies_on_a_crowd_is_neither_right_nor_wrong(registered, tmp_path):
+    def crowd(annotations):
+        annotations[2]["iscrowd"] = 1
+
+    boxes, classes = PERFECT
+    results = evaluate(registered(crowd), tmp_path / "out", [*boxes, [0, 0, 5, 5]], [*classes, 2])
+    # Of four detections one lies on the crowd of dogs, and one, the weakest, is a bird that is not there.
+    assert results["precision-0.6"] == 100 and results["precision-0.5"] == pytest.approx(200 / 3)
+    assert results["recall-0.5"] == 100

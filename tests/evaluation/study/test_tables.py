@@ -14,7 +14,8 @@ from odam_d2.evaluation.study.examples import ExampleStore, extreme_objects, shr
 from odam_d2.evaluation.study.record import COLUMNS, Record
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, choose_metrics
 from odam_d2.evaluation.study.sources import check_file_names, map_file
-from odam_d2.evaluation.study.tables import format_interval, make_tables, summarize, write_tables
+from odam_d2.evaluation.study.summary import summarize
+from odam_d2.evaluation.study.tables import format_interval, make_tables, write_tables
 
 
 def row(image, annotation, method="odam", **values):
@@ -52,9 +53,31 @@ def test_means_leave_out_what_is_undefined_or_missing_and_count_it():
 def test_what_is_true_of_several_methods_is_said_once():
     rows = [row("1", "1", method, odi_box=20.0 if method != "c" else None) for method in "abc"]
     tables = make_tables(rows, summarize(rows, "abc", ["odi_box"]), "abc", ["odi_box"])
+    # Medians beside the two means that one detection can decide; means over several objects beside both ODIs.
+    sizes = [("Table 1", 6), ("Table 2", 6), ("Table 3", 5), ("Table 3, paired", 5)]
+    assert [(table.title, len(table.headings)) for table in tables] == sizes
     assert tables[2].note.startswith("a, b: 1 objects, 0 undefined. c: 1 objects, 1 undefined in odi_box.")
-    assert [(table.number, len(table.headings)) for table in tables] == [(1, 4), (2, 6), (3, 5)]
     assert [line[0] for line in tables[2].rows] == ["a", "b", "c"]
+
+
+def test_methods_are_compared_object_by_object():
+    values = {"odam": (90.0, 50.0, None, 10.0), "gradcam": (80.0, 40.0, 30.0, 0.0), "layercam": (91.0, None, 3.0, 9.0)}
+    rows = [
+        row("1", str(number), method, deletion_auc=value, missing=int(method == "layercam" and number == 3))
+        for method, own in values.items()
+        for number, value in enumerate(own)
+    ]
+    methods, metrics = list(values), ["deletion_auc"]
+    whole, paired, *_ = make_tables(rows, summarize(rows, methods, metrics), methods, metrics)
+    assert whole.headings[1:3] == ["Deletion ↓", "Deletion ↓, median"]
+    # Means of odam's 90, 50, 10 are far apart; its differences from gradcam are 10 on each of the three objects.
+    assert whole.rows[0][1].startswith("50.0 [") and [line[2] for line in whole.rows] == ["50.0", "35.0", "47.0"]
+    assert paired.title == "Table 1, paired" and paired.headings[:2] == ["odam less", "Deletion ↓"]
+    assert paired.rows[0][:2] == ["gradcam", "10.0 [10.0, 10.0]"]
+    # One object is left of which both have a map and a number.
+    assert paired.rows[1][:2] == ["layercam", "-1.0 [-1.0, -1.0]"] and paired.rows[1][2:] == ["not run", "not run"]
+    text = write_tables([whole, paired], {})
+    assert "**Table 1, paired.** odam less each other method, on the same objects." in text
 
 
 def test_an_interval_is_written_with_its_metrics_digits():
