@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ TRAINING = {
     "INPUT": {"MIN_SIZE_TRAIN": [96], "MIN_SIZE_TEST": 96},
     "TEST": {"EVAL_PERIOD": 0},
 }
-FEW_MASKS = {"ODAM": {"EXPLAIN": {"DRISE_MASKS": 4}}}
+# Smaller than in the configs, and large enough to find the objects in the photographs.
+SMALL_IMAGES = {"INPUT": {"MIN_SIZE_TEST": 208}}
+SMALL = SMALL_IMAGES | {"ODAM": {"EXPLAIN": {"DRISE_MASKS": 4}}}
 CONFIGS = {
-    "demo/fcos_lite0.yaml": ("demo/fcos_lite0.yaml", FEW_MASKS),
-    "demo/faster_rcnn_lite0.yaml": ("demo/faster_rcnn_lite0.yaml", FEW_MASKS),
-    "your.yaml": ("demo/fcos_lite0.yaml", FEW_MASKS),
+    "demo/fcos_lite0.yaml": ("demo/fcos_lite0.yaml", SMALL),
+    "demo/faster_rcnn_lite0.yaml": ("demo/faster_rcnn_lite0.yaml", SMALL),
+    "your.yaml": ("demo/fcos_lite0.yaml", SMALL),
+    "odam_nms/fcos_lite0_synthetic.yaml": ("odam_nms/fcos_lite0_synthetic.yaml", SMALL_IMAGES),
     # Their own weights are those of a command that fetches them.
     **{
         f"demo/{name}_lite0_train.yaml": (
@@ -56,7 +60,8 @@ def contents(tmp_path_factory, quick_weights):
     write_photos(folder)
     write_configs(folder, quick_weights("faster_rcnn"))
     write_crowds(folder)
-    write_coco_mini(folder / "data" / "coco_mini", folder / "photos")
+    detectors = [folder / "demo" / f"{name}_lite0.yaml" for name in ("fcos", "faster_rcnn")]
+    write_coco_mini(folder / "data" / "coco_mini", folder / "photos", detectors)
     return folder
 
 
@@ -121,7 +126,7 @@ def write_crowds(folder: Path) -> None:
         shutil.copy(annotations, folder / "data" / "crowdhuman" / f"annotation_{split}.odgt")
 
 
-def write_coco_mini(folder: Path, photos: Path) -> None:
+def write_coco_mini(folder: Path, photos: Path, configs: Sequence[Path]) -> None:
     """COCO's format: the best detections of both bundled detectors in two photographs are the truth."""
     from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
@@ -129,7 +134,7 @@ def write_coco_mini(folder: Path, photos: Path) -> None:
 
     categories = [category for category in COCO_CATEGORIES if category["isthing"]]
     images, annotations = [], []
-    predictors = [ODAMPredictor(load_config(f"demo/{name}_lite0.yaml")) for name in ("fcos", "faster_rcnn")]
+    predictors = [ODAMPredictor(load_config(str(config))) for config in configs]
     for number, file in enumerate(sorted(photos.iterdir()), 1):
         image = read_image(file)
         size = {"height": image.shape[0], "width": image.shape[1]}

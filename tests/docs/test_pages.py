@@ -12,7 +12,7 @@ from pages import OWN_TESTS, check_command, find_blocks, list_pages, make_smalle
 PAGES = list_pages()
 # What is there after a page was walked.
 LEAVES = {
-    "README.md": ["why/sheet.png", "out/index.html", "out/summary.json", "checked/sanity.png"],
+    "README.md": ["why/sheet.png", "out/index.html", "measured/summary.json", "checked/sanity.png"],
     "docs/index.md": [
         *(f"out/{name}" for name in ("index.html", "pages", "maps/photo.npz", "results.jsonl", "run.json")),
         *(f"why/{name}" for name in ("sheet.png", "00_cat_class_score.png", "maps.npz", "detections.json")),
