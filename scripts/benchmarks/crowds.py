@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.kept_sets import DETECTORS, with_path
 from benchmarks.measure import Options, Table, timed
 from odam_d2 import ODAMPredictor, read_image
+from odam_d2.data.builtin import register_all
 from odam_d2.data.odgt import OdgtDetections, read_odgt
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 from odam_d2.nms import Candidates, feature_nms, greedy_nms, odam_nms, soft_nms
@@ -48,6 +49,7 @@ def run(options: Options) -> Iterator[Table]:
 
 
 def check_data() -> None:
+    register_all()
     files = [Path(MetadataCatalog.get(dataset).odgt_file) for dataset in DATASETS]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise FileNotFoundError(
