@@ -176,6 +176,9 @@ class Explanation:
         options = {"font_size": text_size, "color": color, "horizontal_alignment": towards}
         visualizer.draw_text(label, position, **options)
         drawn, (width, height) = visualizer.output.canvas.print_to_buffer()
+        # A figure refers to itself, so it waits for Python's collector: a canvas of the photograph's size shall not.
+        visualizer.output.fig.clear()
+        visualizer.output.canvas.renderer = None
         return lay_over(picture, np.frombuffer(drawn, np.uint8).reshape(height, width, 4))
 
     def save(self, folder: str | Path) -> Path:

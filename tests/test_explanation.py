@@ -1,6 +1,7 @@
 """What an explanation shows and writes, from maps whose pictures can be worked out by hand."""
 
 import base64
+import gc
 import html
 import io
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from odam_d2.explain import ExplainSettings
@@ -194,6 +196,22 @@ def test_an_overlay_of_a_large_photograph_takes_little_more_than_the_photograph(
     # Bytes a pixel of NumPy's arrays: the photograph as RGB, the overlay, Visualizer's copy, and the overlay with its
     # box take 12. matplotlib's own way with a picture takes a hundred.
     assert picture.shape == (*size, 3) and peak < 20 * size[0] * size[1]
+
+
+def test_hundreds_of_overlays_leave_no_canvas_behind():
+    def canvases():
+        return sum(isinstance(thing, RendererAgg) for thing in gc.get_objects())
+
+    own = explanation()
+    gc.collect()
+    gc.disable()
+    try:
+        before = canvases()
+        for _ in range(3):
+            own.overlay(0, "class_score")
+        assert canvases() == before
+    finally:
+        gc.enable()
 
 
 def test_an_overlay_says_what_its_map_is_about():
