@@ -7,7 +7,7 @@ nms         the NMS family: functions on made candidates, ODAM-NMS inside detect
 drise       masks a second of D-RISE beside images a second of the plain detector, and beside xaitk-saliency's masks
 folder      seconds that a folder takes beside those of its detections and maps
 memory      largest size of a process that explains a 12-megapixel photograph
-crowds      every NMS on made crowds: AP, JI, MR, recall and time of two detectors trained on them
+crowds      every NMS on synthetic crowds: AP, JI, MR, recall and time of two detectors trained on them
 crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps
 resume      a run over thousands of photographs that is killed and goes on: nothing lost, nothing twice

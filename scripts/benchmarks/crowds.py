@@ -1,4 +1,4 @@
-"""Table 10 on made crowds: AP, JI, MR, recall and time of every NMS, for the two detectors trained on them.
+"""Table 10 on synthetic crowds: AP, JI, MR, recall and time of every NMS, for the two detectors trained on them.
 
 Every NMS sees the same candidates of the same forward pass: an image is detected once, its candidates' maps (by
 each path) and embeddings are made once, and each NMS of the family chooses among them. The validation sets come from
@@ -45,7 +45,8 @@ def run(options: Options) -> Iterator[Table]:
         cfg = options.load_config(f"configs/odam_nms/{file}_lite0_synthetic.yaml", opts)
         # A two-stage detector has one way to make all maps together.
         paths = ("auto", "batched") if node == "FCOS" else ("auto",)
-        yield Table(f"{name} on made crowds", list(compare(cfg, cfg.MODEL[node].NMS_THRESH_TEST, paths, images)), note)
+        rows = list(compare(cfg, cfg.MODEL[node].NMS_THRESH_TEST, paths, images))
+        yield Table(f"{name} on synthetic crowds", rows, note)
 
 
 def check_data() -> None:

@@ -34,7 +34,7 @@ def kept_sets(options: Options) -> Table:
     """How many candidates are kept by exact maps and not by fast ones, or the other way round."""
     sources = {
         "photographs": (photos(options.size(PHOTOS, 1)), "configs/demo/{}_lite0.yaml"),
-        "made crowds": (crowds(options.size(CROWDS, 1)), "configs/odam_nms/{}_lite0_synthetic.yaml"),
+        "synthetic crowds": (crowds(options.size(CROWDS, 1)), "configs/odam_nms/{}_lite0_synthetic.yaml"),
     }
     rows = [
         {"detector": name, "images": f"{len(images)} {source}", **row}
