@@ -20,4 +20,6 @@ log=$(NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict 2>&1) || {
     exit 1
 }
 echo "The documentation is in output/site/index.html"
-python -m pytest "$@"
+# As many processes as there are cores, each of one thread; a test file stays in one process.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+python -m pytest -n auto --dist loadfile "$@"

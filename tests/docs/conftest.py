@@ -61,7 +61,7 @@ def contents(tmp_path_factory, quick_weights):
     write_configs(folder, quick_weights("faster_rcnn"))
     write_crowds(folder)
     detectors = [folder / "demo" / f"{name}_lite0.yaml" for name in ("fcos", "faster_rcnn")]
-    write_coco_mini(folder / "data" / "coco_mini", folder / "photos", detectors)
+    write_coco(folder / "data", folder / "photos", detectors)
     return folder
 
 
@@ -126,8 +126,11 @@ def write_crowds(folder: Path) -> None:
         shutil.copy(annotations, folder / "data" / "crowdhuman" / f"annotation_{split}.odgt")
 
 
-def write_coco_mini(folder: Path, photos: Path, configs: Sequence[Path]) -> None:
-    """COCO's format: the best detections of both bundled detectors in two photographs are the truth."""
+def write_coco(folder: Path, photos: Path, configs: Sequence[Path]) -> None:
+    """COCO's format: the best detections of both bundled detectors in two photographs are the truth.
+
+    The photographs stand for those of COCO's parts, under ids of their own, and for OSIE's.
+    """
     from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
     from odam_d2 import ODAMPredictor, load_config, read_image
@@ -154,8 +157,19 @@ def write_coco_mini(folder: Path, photos: Path, configs: Sequence[Path]) -> None
                     }
                 )
     named = [{"id": category["id"], "name": category["name"]} for category in categories]
-    content = {"images": images, "annotations": annotations, "categories": named}
-    (folder / "annotations").mkdir(parents=True)
-    for split in ("train", "val"):
-        (folder / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
-        shutil.copytree(photos, folder / f"{split}2017")
+    places = {
+        "coco_mini/annotations/instances_train2017.json": "coco_mini/train2017",
+        "coco_mini/annotations/instances_val2017.json": "coco_mini/val2017",
+        "coco_more/annotations/instances_val2017.json": "coco_more/val2017",
+        "osie/annotations/instances_pseudo.json": "osie/stimuli",
+    }
+    for number, (file, images_folder) in enumerate(places.items()):
+        shift = 100 * number
+        content = {
+            "images": [{**one, "id": one["id"] + shift} for one in images],
+            "annotations": [{**one, "image_id": one["image_id"] + shift, "score": 0.9} for one in annotations],
+            "categories": named,
+        }
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+        shutil.copytree(photos, folder / images_folder)
