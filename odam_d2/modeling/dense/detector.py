@@ -12,8 +12,17 @@ from torch import Tensor, nn
 
 from odam_d2.modeling.dense.observation import DenseObservation, Outputs, flat_modules
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers, without_place
-from odam_d2.modeling.features import Seen, join, observe_features, record_outputs, stage_names
+from odam_d2.modeling.features import (
+    ImageFeatures,
+    Seen,
+    join,
+    observe_features,
+    output_strides,
+    record_outputs,
+    stage_names,
+)
 from odam_d2.modeling.layer_groups import layer_groups
+from odam_d2.modeling.odam_train import ODAMTrain, Positives
 from odam_d2.nms.family import NMS, GreedyNMS
 from odam_d2.structures import by_probability
 
@@ -26,6 +35,7 @@ class ExplainableDense(DenseDetector):
 
     Args:
         nms: the last step of inference; default greedy, Detectron2's own.
+        odam_train: losses on the maps of a training batch's positives; None: training is Detectron2's own.
         **kwargs: the detector's own.
     """
 
@@ -33,9 +43,10 @@ class ExplainableDense(DenseDetector):
     # What it ranks predictions by.
     rank_by = staticmethod(by_probability)
 
-    def __init__(self, *, nms: NMS | None = None, **kwargs: Any):
+    def __init__(self, *, nms: NMS | None = None, odam_train: ODAMTrain | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.nms = nms or GreedyNMS()
+        self.odam_train = odam_train
 
     @property
     def layers(self) -> list[str]:
@@ -89,11 +100,28 @@ class ExplainableDense(DenseDetector):
             )
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Overrides Detectron2's where inference ends with another NMS than its own."""
+        """Overrides Detectron2's where inference ends with another NMS than its own, and where maps are trained."""
+        if self.training and self.odam_train is not None:
+            return self._train_maps(batched_inputs)
         if self.training or isinstance(self.nms, GreedyNMS):
             return super().forward(batched_inputs)
         found = self.observe(batched_inputs, self.nms.layers).detections()
         return [{"instances": without_place(detections)} for detections in found]
+
+    def _train_maps(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The detector's losses, and those on the maps of its positives, from one forward pass."""
+        images = self.preprocess_image(batched_inputs)
+        outputs = self.backbone(images.tensor)
+        features = [outputs[name] for name in self.head_in_features]
+        with self.recording_towers() as seen:
+            predictions = self.head(features)
+        objects = [one["instances"].to(self.device) for one in batched_inputs]
+        losses = self.forward_training(images, features, predictions, objects)
+        own = ImageFeatures.of_batch(outputs, output_strides(self.backbone))
+        observation = DenseObservation(self, ("fpn",), images, own, predictions, seen, evaluation=False)
+        labelled = zip(*self.label_anchors(self.anchor_generator(features), objects))
+        positives = [Positives.of_labels(labels, boxes, self.num_classes) for labels, boxes in labelled]
+        return losses | self.odam_train.losses(observation, positives)
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`."""
