@@ -26,6 +26,8 @@ LOG = (
     ("torch.fx._symbolic_trace", "is_fx_tracing will return true for both"),
     # When Detectron2 lists the environment.
     ("torch.utils.cpp_extension", "No CUDA runtime is found, using CUDA_HOME="),
+    # Of any file that numbers its categories in another way; docs/your_data.md says that it may.
+    ("detectron2.data.datasets.coco", "Category ids in annotations are not in [1, #categories]!"),
 )
 
 
@@ -66,4 +68,5 @@ def use_up_notices() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not any(record.name == logger and record.getMessage().startswith(start) for logger, start in LOG)
+    message = record.getMessage().lstrip()
+    return not any(record.name == logger and message.startswith(start) for logger, start in LOG)

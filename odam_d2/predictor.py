@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from odam_d2.choice import Chosen, choose_detections
 from odam_d2.data.class_names import class_names as names_of_classes
+from odam_d2.data.images import check_sides
 from odam_d2.explain import (
     METHODS,
     TARGETS,
@@ -87,7 +88,7 @@ class ODAMPredictor(DefaultPredictor):
                 ``DefaultPredictor`` does it.
             class_names: of its classes; default their numbers.
             settings: how it explains.
-            min_size: length to which an image's short side is scaled.
+            min_size: length to which an image's short side is scaled; 0 leaves images as they are.
             max_size: at most so long is the long side then.
             input_format: channel order that the model takes, ``BGR`` or ``RGB``.
 
@@ -357,7 +358,7 @@ class ODAMPredictor(DefaultPredictor):
 
 
 def check_image(image: Any) -> None:
-    """Refuse what is not an image as Detectron2's predictors take it.
+    """Refuse what is not an image as Detectron2's predictors take it, or one in which nothing can be seen.
 
     Raises:
         ValueError: says what it is instead.
@@ -369,3 +370,4 @@ def check_image(image: Any) -> None:
         raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}; {remedy}")
     if image.dtype != np.uint8:
         raise ValueError(f"an image must hold uint8 values, not {image.dtype}; {remedy}")
+    check_sides(*image.shape[:2], "the image")

@@ -15,6 +15,7 @@ TORCH_ONLY = ("structures", "explain", "nms", "losses", "show", "evaluation/metr
 BELOW = {
     "boxes": set(),
     "files": set(),
+    "notices": set(),
     "structures": set(),
     "losses": set(),
     "explain": {"structures"},
@@ -23,7 +24,7 @@ BELOW = {
     # A detector holds objects that its config built, its NMS and its losses, and only calls them.
     "modeling": {"structures", "explain", "nms", "losses"},
     "model_zoo": {"config", "modeling"},
-    "data": {"boxes", "files"},
+    "data": {"boxes", "files", "notices"},
     "evaluation": {"boxes", "files", "structures", "explain", "modeling", "data", "show", "predictor"},
 }
 

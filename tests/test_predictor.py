@@ -124,6 +124,10 @@ def test_what_cannot_be_explained_is_refused_by_name(quick_weights):
         predictor.explain(image, instances=[99])
     with pytest.raises(ValueError, match=r"\(75, 133\)"):
         predictor.explain(image[:, :, 0])
+    with pytest.raises(ValueError, match="the image is 20000x8 pixels, too narrow .*at most 200 times as long as wide"):
+        predictor.explain(np.zeros((8, 20000, 3), np.uint8))
+    with pytest.raises(ValueError, match="the image is 40x7 pixels; a detector needs 8 a side"):
+        predictor.observe([image, image[:7, :40]])
     with pytest.raises(ValueError, match="RetinaNet.*ODAMRetinaNet"):
         ODAMPredictor(cfg_for("retinanet", quick_weights, "MODEL.META_ARCHITECTURE", "RetinaNet"))
 

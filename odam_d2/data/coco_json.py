@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.data.datasets import load_coco_json
 
 from odam_d2.data.masks import check_segmentation
+from odam_d2.notices import hidden_notices
 
 
 def load_coco(
@@ -25,7 +26,8 @@ def load_coco(
         ValueError: as for :func:`read_coco`.
     """
     read_coco(json_file)
-    return load_coco_json(json_file, image_root, dataset_name, list(extra_annotation_keys))
+    with hidden_notices():
+        return load_coco_json(json_file, image_root, dataset_name, list(extra_annotation_keys))
 
 
 def read_coco(json_file: str | Path) -> dict[str, Any]:

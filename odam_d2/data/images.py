@@ -55,18 +55,32 @@ def read_image(path: str | Path) -> np.ndarray:
         upright = image if turn is None else image.transpose(turn)
         is_grey = upright.mode.startswith("I") or upright.mode == "F"
         pixels = np.asarray(upright, dtype=np.float64) if is_grey else _to_rgb(upright)
-    short, long = sorted(upright.size)
-    if short < MIN_SIDE:
-        raise ValueError(f"{path} is {upright.size[0]}x{upright.size[1]} pixels; a detector needs {MIN_SIDE} a side")
-    if long > MAX_ASPECT * short:
-        raise ValueError(
-            f"{path} is {upright.size[0]}x{upright.size[1]} pixels, too narrow for a detector; cut it into pieces at "
-            f"most {MAX_ASPECT} times as long as wide"
-        )
+    check_sides(upright.height, upright.width, str(path))
     if is_grey:
         grey = _to_grey(pixels, upright.mode.startswith("I;16"), path)
         return np.repeat(grey[:, :, None], 3, axis=2)
     return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def check_sides(height: int, width: int, name: str) -> None:
+    """Refuse an image in which a detector can see nothing.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        name: of the image, for the message.
+
+    Raises:
+        ValueError: too small or too narrow; names the size and the remedy.
+    """
+    short, long = sorted((height, width))
+    if short < MIN_SIDE:
+        raise ValueError(f"{name} is {width}x{height} pixels; a detector needs {MIN_SIDE} a side")
+    if long > MAX_ASPECT * short:
+        raise ValueError(
+            f"{name} is {width}x{height} pixels, too narrow for a detector; cut it into pieces at most {MAX_ASPECT} "
+            "times as long as wide"
+        )
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:

@@ -40,9 +40,16 @@ def check_config(cfg: CfgNode) -> None:
         cfg: an experiment.
 
     Raises:
-        ValueError: an unknown part, a device that is not there, images that are not BGR or RGB, augmentation at test
-            time, or FeatureNMS without embeddings; the message names the key, its value and the remedy.
+        ValueError: an unknown part, regions that come with the images, a device that is not there, images that are not
+            BGR or RGB, augmentation at test time, or FeatureNMS without embeddings; the message names the key, its
+            value and the remedy.
     """
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+        # The name by which Detectron2 builds a detector without a first stage.
+        raise ValueError(
+            "MODEL.PROPOSAL_GENERATOR.NAME is 'PrecomputedProposals', and images are read here without proposals; set "
+            "it to RPN, or hand them to observe() of a model that you built yourself"
+        )
     for key, registry in PARTS.items():
         name = cfg.MODEL
         for part in key.split("."):

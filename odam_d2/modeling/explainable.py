@@ -28,16 +28,17 @@ class ExplainableDetector(Protocol):
 
     Attributes:
         num_classes: without background.
-        layers: names of the layers it can be explained at: its backbone's bottom-up stages, ``fpn``, and ``roi_pool``
-            where it pools regions.
-        batched_layer: the one of them at which all candidates are explained together.
+        layers: names of the layers it can be explained at: its backbone's bottom-up stages, ``fpn``, which is the map
+            that a prediction is made from, and ``roi_pool`` where it pools regions.
         nms: the last step of its inference.
     """
 
     num_classes: int
     layers: list[str]
-    batched_layer: str
     nms: NMS
+
+    def __call__(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Detect, as Detectron2's models do in evaluation mode: ``instances`` of every image."""
 
     def observe(
         self,
@@ -117,6 +118,9 @@ def evaluating(model: nn.Module, gradients: bool) -> Iterator[None]:
 
 class Observation(ABC):
     """What one forward pass over a batch of images leaves behind, as a value: no call changes what another returns.
+
+    A detector's own observation says what its places are: ``_candidates``, ``_predictions``, ``_trace``,
+    ``_nms_limits`` and ``_postprocess``. All else is here.
 
     Answers that need parts of the detector to run again use the weights it then has: ask before you change them. They
     run under autocast if the detector did.
@@ -213,13 +217,16 @@ class Observation(ABC):
         return self.inputs[image]["image"] if self.inputs else None
 
     @abstractmethod
-    def _candidates(self, image: int) -> Candidates: ...
+    def _candidates(self, image: int) -> Candidates:
+        """Called by :meth:`candidates` without autograd, once an image."""
 
     @abstractmethod
-    def _predictions(self, image: int) -> Predictions: ...
+    def _predictions(self, image: int) -> Predictions:
+        """Called by :meth:`predictions` without autograd."""
 
     @abstractmethod
-    def _trace(self, image: int, places: Tensor, classes: Tensor) -> Trace: ...
+    def _trace(self, image: int, places: Tensor, classes: Tensor) -> Trace:
+        """Called by :meth:`trace` with autograd; it refuses what :func:`check_predictions` does."""
 
     @abstractmethod
     def _nms_limits(self) -> tuple[float, int]:

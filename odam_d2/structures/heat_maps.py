@@ -29,8 +29,8 @@ class Grid:
     Args:
         maps: (n,gh,gw), non-negative.
         rows: which detections they belong to, (n,) int64.
-        stride: network-input pixels per cell; cell (i,j) covers pixels [j*stride, (j+1)*stride) of row [i*stride, ...).
-            None when the grid spans a region instead.
+        stride: network-input pixels per cell; cell (i,j) covers pixels ``[j * stride, (j + 1) * stride)`` of
+            row ``[i * stride, ...)``. None when the grid spans a region instead.
         boxes: the regions that the maps span, (n,4), where ``stride`` is None.
         origin: cell (i,j) of the level at which each patch begins, (n,2) int64, possibly outside the level. None where
             maps span the whole level.

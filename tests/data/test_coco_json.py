@@ -1,6 +1,7 @@
 """COCO files: what is wrong with one is said with file, entry and field, before anything is read from it."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def test_a_sound_file_is_read_as_detectron2_reads_it(tmp_path):
     finally:
         MetadataCatalog.remove("odam_sound")
     assert load_coco(str(path), "images", extra_annotation_keys=["id"])[1]["annotations"][0]["id"] == 6
+
+
+def test_nobody_is_told_that_categories_are_numbered_anew(tmp_path, caplog, monkeypatch):
+    path = write(tmp_path, content())
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
+    try:
+        assert len(load_coco(str(path), "images", "mine")) == 2
+        assert not caplog.messages
+        # Detectron2 itself says it, and to those who call it, it still does.
+        load_coco_json(str(path), "images", "mine")
+        assert "Category ids in annotations are not in" in caplog.text
+    finally:
+        MetadataCatalog.remove("mine")
 
 
 def test_what_a_detection_file_need_not_have(tmp_path):

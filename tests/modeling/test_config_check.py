@@ -30,7 +30,7 @@ WRONG = {
     ("faster_rcnn", "MODEL.ROI_BOX_HEAD.NAME", "Head"): "ROI_BOX_HEAD.NAME is 'Head', .*FastRCNNConvFCHead",
     ("faster_rcnn", "MODEL.RPN.HEAD_NAME", "Head"): "RPN.HEAD_NAME is 'Head', .*StandardRPNHead",
     ("faster_rcnn", "MODEL.PROPOSAL_GENERATOR.NAME", "rpn"): "PROPOSAL_GENERATOR.NAME is 'rpn', .*RPN",
-    ("faster_rcnn", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"): "NAME is 'PrecomputedProposals'",
+    ("faster_rcnn", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"): "images are read .*to RPN",
     ("faster_rcnn", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"): "StandardROIHeads cannot be explained; .*ODAMROIHeads",
 }
 

@@ -139,6 +139,8 @@ def test_regions_that_come_with_the_image_are_its_places():
     regions.proposal_boxes = Boxes(torch.tensor([[5.0, 5.0, 60.0, 70.0], [50.0, 20.0, 140.0, 95.0]]))
     regions.objectness_logits = torch.zeros(2)
     model.proposal_generator = None
+    with pytest.raises(ValueError, match="no first stage: give every image its 'proposals'"):
+        model.observe([batch])
     batch["proposals"] = regions
     with torch.no_grad():
         expected = model([batch])[0]["instances"]

@@ -15,7 +15,7 @@ SCORES = tuple(round(0.1 * step, 1) for step in range(1, 10))
 class OperatingPoint(NamedTuple):
     """Detections that score at least ``score``, of all images and classes together.
 
-    Args:
+    Attributes:
         score: the threshold, in [0,1].
         precision: in [0,1], the part of them that is right; NaN where there is none.
         recall: in [0,1], the part of the objects that they find; NaN where there is no object.

@@ -15,7 +15,7 @@ from odam_d2.evaluation.metrics.localization import CheckedMap, region_pixels
 class ODISummary(NamedTuple):
     """Mean object discrimination index. Single-object images give 0, which says nothing: hence the second mean.
 
-    Args:
+    Attributes:
         mean: over all objects whose index is defined; NaN if there are none.
         count: of these objects.
         multi_mean: over those of them that share their image with others; NaN if there are none.

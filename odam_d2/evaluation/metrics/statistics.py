@@ -16,7 +16,7 @@ CHUNK_VALUES = 4 * 2**20
 class Interval(NamedTuple):
     """A mean and its bootstrap interval.
 
-    Args:
+    Attributes:
         mean: of the defined values; NaN without any, as are ``low`` and ``high``.
         low: lower end of the interval.
         high: upper end of the interval.

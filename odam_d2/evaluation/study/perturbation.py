@@ -25,9 +25,11 @@ def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray) -> Score
     predict = class_predictions(predictor.model)
 
     def scores(images: np.ndarray) -> np.ndarray:
-        pixels = torch.stack([predictor.network_input(image) for image in images]).to(predictor.model.device)
-        scale = [pixels.shape[3] / images.shape[2], pixels.shape[2] / images.shape[1]] * 2
-        found = predict(pixels, label)
-        return np.array([match_score(b.cpu().numpy(), s.cpu().numpy(), np.asarray(box) * scale) for b, s in found])
+        found = predict(torch.stack([predictor.network_input(image) for image in images]), label)
+        matched = []
+        for boxes, values, (height, width) in found:
+            scale = [width / images.shape[2], height / images.shape[1]] * 2
+            matched.append(match_score(boxes.cpu().numpy(), values.cpu().numpy(), np.asarray(box) * scale))
+        return np.array(matched)
 
     return scores

@@ -15,7 +15,7 @@ COUNTS = "counts"
 class Metric(NamedTuple):
     """How a metric is shown.
 
-    Args:
+    Attributes:
         title: column of a table; the arrow says where better is.
         meaning: what it tells of a map, for people.
         digits: after the decimal point.

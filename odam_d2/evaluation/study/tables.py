@@ -21,7 +21,7 @@ NOTHING = "No object was detected well enough to be explained: nothing was measu
 class PaperTable(NamedTuple):
     """One of the paper's tables, or the paired differences that belong to it.
 
-    Args:
+    Attributes:
         title: such as ``Table 1``.
         caption: what it is about.
         headings: of its columns.

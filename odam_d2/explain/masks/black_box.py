@@ -6,7 +6,7 @@ Shapes: D predictions, n images, L places, R proposals, K classes, (h,w) network
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,13 +23,25 @@ from odam_d2.explain.masks.drise import (
 from odam_d2.explain.methods import check_method_targets
 from odam_d2.explain.settings import ExplainSettings
 from odam_d2.explain.targets import Target
-from odam_d2.structures import HeatMaps, Predictions, Trace
+from odam_d2.structures import HeatMaps, Predictions, Size, Trace
 
-# Boxes (L,4) in network-input pixels, what the detector ranks by (L,).
-ClassPredictions = tuple[Tensor, Tensor]
 # Of an image, that enter NMS, unless more proposals are asked for; as many as the first stage of a Faster R-CNN with an
 # FPN gives.
 CANDIDATES = 1000
+
+
+class ClassPredictions(NamedTuple):
+    """What a detector says about one class in one image.
+
+    Attributes:
+        boxes: in network-input pixels, clipped to the image, (L,4).
+        scores: what the detector ranks by, (L,).
+        image_size: (h,w) that the boxes refer to.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    image_size: Size
 
 
 class Observed(Protocol):
@@ -126,9 +138,9 @@ def class_predictions(detector: Observer) -> Callable[[Tensor, int], list[ClassP
         detector: any that can be observed; it is left as it was found.
 
     Returns:
-        (images (n,3,h,w), of pixels as the model takes them; class) to n pairs (boxes (L,4) in network-input pixels,
-        clipped to the image; what the detector ranks by, (L,)), in no order. Two-stage detectors say something about
-        the regions that their first stage proposes, which has an NMS of its own.
+        (images (n,3,h,w), of pixels as the model takes them; class) to n :class:`ClassPredictions`, in no order of
+        places. Two-stage detectors say something about the regions that their first stage proposes, which has an NMS
+        of its own.
 
     Raises:
         ValueError: a model that cannot be observed.
@@ -137,7 +149,9 @@ def class_predictions(detector: Observer) -> Callable[[Tensor, int], list[ClassP
 
     def detect(images: Tensor, label: int) -> list[ClassPredictions]:
         return [
-            (clip_boxes_to_image(one.boxes_of(label), one.image_size), one.class_scores[:, label])
+            ClassPredictions(
+                clip_boxes_to_image(one.boxes_of(label), one.image_size), one.class_scores[:, label], one.image_size
+            )
             for one in observe_images(detector, images)
         ]
 

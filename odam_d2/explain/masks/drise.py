@@ -33,7 +33,7 @@ _MASKS_A_SEED = 1_000_003
 class Proposals(NamedTuple):
     """What a detector finds in one image; a plain tuple in this order does as well.
 
-    Args:
+    Attributes:
         boxes: (R,4).
         class_vectors: probability of every class but background, (R,K).
         objectness: (R,) in [0,1], or None for a detector without one.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Outputs(NamedTuple):
     """What a head's outputs mean.
 
-    Args:
+    Attributes:
         class_vectors: probabilities of the classes, (...,K).
         objectness: of a detector that has one, (...).
     """
@@ -82,7 +82,7 @@ class DenseObservation(Observation):
             raise ValueError(f"these images have {self.num_places} places, but {others} in the other observation")
 
     def outputs(self, image: int) -> list[list[Tensor]]:
-        """The head's outputs at the places of an image: for each output a list over the levels, (Hl*Wl*A,V)."""
+        """The head's outputs at the places of an image: for each output a list over the levels, (Hl * Wl * A,V)."""
         own = [[level[image : image + 1] for level in output] for output in self._head_outputs]
         transposed = self.detector._transpose_dense_predictions(own, self.detector.output_sizes())
         return [[level[0] for level in output] for output in transposed]

@@ -78,6 +78,8 @@ class ODAMRCNN(GeneralizedRCNN):
     ) -> list[Instances]:
         """The regions of every image: the first stage's, or those that came with the images."""
         if self.proposal_generator is None:
+            if any("proposals" not in one for one in batched_inputs):
+                raise ValueError("this detector has no first stage: give every image its 'proposals'")
             return [one["proposals"].to(self.device) for one in batched_inputs]
         joined = {name: join(features, name).detach() for name in features[0].outputs}
         return self.proposal_generator(images, joined, None)[0]

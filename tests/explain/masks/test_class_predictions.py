@@ -18,7 +18,7 @@ def test_every_detection_is_among_the_predictions_of_its_class(kind):
     for box, score, label in zip(
         instances.pred_boxes.tensor, instances.scores, instances.pred_classes.tolist(), strict=True
     ):
-        ((boxes, scores),) = class_predictions(model)(batch["image"][None], label)
+        ((boxes, scores, _),) = class_predictions(model)(batch["image"][None], label)
         near = (boxes - box).abs().amax(dim=1) < 1e-2
         assert (scores[near] - score).abs().min() < 1e-5
 
@@ -28,10 +28,11 @@ def test_all_locations_speak_in_boxes_within_the_image_and_alone_as_in_a_batch(k
     predict, batch = class_predictions(detector(kind)), images(3)
     together = predict(batch, 7)
     assert len(together) == 3
-    for image, (boxes, scores) in zip(batch, together):
+    for image, (boxes, scores, size) in zip(batch, together):
+        assert size == (100, 150)
         assert len(boxes) == len(scores) >= 20 and ((scores >= 0) & (scores <= 1)).all()
         assert boxes.min() >= 0 and boxes[:, 2].max() <= 150 and boxes[:, 3].max() <= 100
-        ((alone, own),) = predict(image[None], 7)
+        ((alone, own, _),) = predict(image[None], 7)
         assert torch.allclose(alone, boxes, atol=1e-3) and torch.allclose(own, scores, atol=1e-5)
 
 
@@ -40,7 +41,7 @@ def test_class_agnostic_boxes_are_those_of_every_class(agnostic):
     model = detector("faster_rcnn", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic)
     nn.init.normal_(model.roi_heads.box_predictor.bbox_pred.weight, std=0.3)
     predict = class_predictions(model)
-    ((first, _),), ((second, _),) = (predict(images(1), label) for label in (0, 1))
+    ((first, *_),), ((second, *_),) = (predict(images(1), label) for label in (0, 1))
     assert torch.equal(first, second) == (agnostic == "True")
 
 
