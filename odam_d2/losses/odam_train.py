@@ -17,7 +17,7 @@ MARGIN = 1e-4
 class PairLosses(NamedTuple):
     """The two losses of one image, each a scalar divided by N as it enters the detector's loss.
 
-    Args:
+    Attributes:
         consistency: L_con / N, equation (8).
         separation: L_sep / N, equation (9).
         pairs: N, how many pairs of maps were compared.

@@ -25,7 +25,7 @@ MAP_STRIDE = 16
 class Positives(NamedTuple):
     """The positive samples of one image.
 
-    Args:
+    Attributes:
         places: where the detector makes each, (P,) int64.
         classes: of the object that it was matched to, (P,) int64.
         boxes: that object's box, XYXY in network-input pixels, (P,4).
