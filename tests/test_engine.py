@@ -16,15 +16,16 @@ from odam_d2.engine import ODAMTrainer
 
 @pytest.fixture(scope="module")
 def tiny_dataset(tmp_path_factory):
-    """Four grey photographs with a white square each, registered in COCO form."""
+    """Three wide grey photographs and a high one, with a white square each, registered in COCO form."""
     folder = tmp_path_factory.mktemp("tiny")
     images, annotations = [], []
     for i in range(4):
-        photo = np.full((96, 128, 3), 60, np.uint8)
+        height, width = (96, 128) if i < 3 else (128, 96)
+        photo = np.full((height, width, 3), 60, np.uint8)
         x, y, side = 10 + 15 * i, 8 + 10 * i, 40
         photo[y : y + side, x : x + side] = 255
         Image.fromarray(photo).save(folder / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 96, "width": 128})
+        images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
         box = {"id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "bbox": [x, y, side, side]}
         annotations.append({**box, "area": side * side})
     classes = [{"id": 1, "name": "square"}]
@@ -54,6 +55,80 @@ def test_two_steps_of_training_change_every_layer_and_evaluation_follows(kind, o
     results = ODAMTrainer.test(cfg, trainer.model)
     assert 0 <= results["bbox"]["AP50"] <= 100
     assert (tmp_path / "model_final.pth").exists()
+
+
+class Killed(BaseException):
+    """The end of a process, as far as it can be had in a test."""
+
+
+def train(cfg, resume=False, kill_at=None):
+    """Losses by iteration, the weights at the end and the seed of a run; it may be killed within an iteration."""
+    trainer = ODAMTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    losses = {}
+
+    def remember(module, args, output):
+        if not module.training:
+            return
+        losses[trainer.iter] = {name: value.item() for name, value in output.items()}
+        if trainer.iter == kill_at:
+            raise Killed
+
+    handle = trainer._trainer.model.register_forward_hook(remember)
+    try:
+        trainer.train()
+    except Killed:
+        pass
+    handle.remove()
+    return losses, trainer._trainer.model.state_dict(), trainer.seed
+
+
+RESUMED = {
+    "fcos": ["ODAM.TRAIN.ENABLED", "True"],
+    "retinanet": ["ODAM.INPUT.CROP_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3"],
+    "faster_rcnn": ["ODAM.TRAIN.ENABLED", "True", "DATALOADER.NUM_WORKERS", "2"],
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["fcos", pytest.param("retinanet", marks=pytest.mark.slow), pytest.param("faster_rcnn", marks=pytest.mark.slow)],
+)
+def test_a_run_that_was_killed_goes_on_exactly(kind, tiny_dataset, tmp_path):
+    opts = ["SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.WARMUP_ITERS", "2", *RESUMED[kind]]
+    folder = tmp_path / "killed"
+    cfg = cfg_for(kind, tiny_dataset, folder, *opts)
+    torch.manual_seed(0)
+    first, _, seed = train(cfg, kill_at=5)
+    assert max(first) == 5 and (folder / "last_checkpoint").read_text() == "model_0000003.pth"
+    # What was being written when the process died.
+    (folder / "model_0000005.pth").write_bytes(b"half a checkpoint")
+    (folder / "last_checkpoint.1.part").write_text("")
+    torch.manual_seed(99)
+    second, _, _ = train(cfg, resume=True, kill_at=6)
+    torch.manual_seed(100)
+    third, resumed, kept = train(cfg, resume=True)
+    assert (min(second), min(third), max(third)) == (4, 6, 7) and kept == seed
+    torch.manual_seed(0)
+    expected, weights, _ = train(cfg_for(kind, tiny_dataset, tmp_path / "whole", *opts, "SEED", str(seed)))
+    assert first | second | third == expected
+    assert all(torch.equal(resumed[name], value) for name, value in weights.items())
+
+
+def test_a_loss_that_is_no_number_ends_training_with_what_to_look_at(tiny_dataset, tmp_path):
+    cfg = cfg_for("fcos", tiny_dataset, tmp_path, "SOLVER.MAX_ITER", "5", "ODAM.TRAIN.ENABLED", "True", "SEED", "3")
+    trainer = ODAMTrainer(cfg)
+    step = trainer.run_step
+
+    def spoil():
+        if trainer.iter == 2:
+            torch.nn.init.constant_(trainer.model.head.cls_score.weight, float("nan"))
+        step()
+
+    trainer.run_step = spoil
+    message = r"iteration 2: loss_fcos_cls nan, .*loss_odam_con nan, loss_odam_sep nan, on the images \d, \d; lower"
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.train()
 
 
 def test_adamw_trains_the_backbone_more_slowly():

@@ -120,6 +120,10 @@ class ODAMTrain:
             zero = positives.boxes.new_zeros(())
             return zero, zero
         trace = observation.trace(image, positives.places, positives.classes)
+        if not torch.isfinite(trace.logits).all():
+            # The detector has come apart, and so have its other losses: whoever looks at losses says so.
+            lost = trace.logits.new_tensor(float("nan"))
+            return lost, lost
         # A box names an object: where two objects have the same box, Detectron2 matches everything to the first.
         _, objects = torch.unique(positives.boxes, dim=0, return_inverse=True)
         ious = matched_pairwise_iou(Boxes(trace.boxes.detach()), Boxes(positives.boxes))
