@@ -2,13 +2,16 @@
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -85,6 +88,18 @@ def check_losses(model: nn.Module, inputs: tuple[Any, ...], losses: Any) -> None
     )
 
 
+@contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2's trainer share a model among processes on a CPU, too: it names a GPU for each of them."""
+    plain = defaults.create_ddp_model
+    if device == "cpu":
+        defaults.create_ddp_model = partial(plain, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = plain
+
+
 class ODAMTrainer(DefaultTrainer):
     """Detectron2's :class:`DefaultTrainer` with AdamW, strong augmentation and COCO evaluation.
 
@@ -100,7 +115,8 @@ class ODAMTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode):
-        super().__init__(cfg)
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._trainer.model.register_forward_hook(check_losses)
 

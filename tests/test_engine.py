@@ -1,12 +1,15 @@
 """Training: every layer learns, the optimiser is the one asked for, evaluation is COCO's."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import launch
+from detectron2.utils import comm
 from PIL import Image
 from torch import nn
 
@@ -144,3 +147,38 @@ def test_adamw_trains_the_backbone_more_slowly():
 def test_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="'LION'.*SGD, ADAMW"):
         ODAMTrainer.build_optimizer(small_cfg("fcos", ["ODAM.SOLVER.OPTIMIZER", "LION"]), nn.Linear(1, 1))
+
+
+def train_process(kind, folder, opts, images):
+    """What each of several processes does; the first leaves its weights."""
+    register_coco_instances("odam_tiny", {}, f"{images}/tiny.json", images)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    losses, weights, _ = train(cfg_for(kind, "odam_tiny", folder, *opts))
+    if comm.is_main_process():
+        torch.save({name.removeprefix("module."): value for name, value in weights.items()}, f"{folder}/weights.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fcos", "retinanet", "faster_rcnn"])
+def test_two_processes_end_with_the_weights_of_one(kind, tiny_dataset, tmp_path):
+    opts = ["ODAM.TRAIN.ENABLED", "True", "SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "0", "SEED", "3"]
+    opts += ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.ASPECT_RATIO_GROUPING", "False", "DATASETS.TEST", "()"]
+    # A sample of regions would be drawn by each process for its own images; here all of them are taken.
+    opts += ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", "20000", "MODEL.RPN.POSITIVE_FRACTION", "1.0"]
+    opts += ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "60", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"]
+    opts += ["MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.02]"]
+    images = str(Path(DatasetCatalog.get(tiny_dataset)[0]["file_name"]).parent)
+    torch.manual_seed(0)
+    losses, expected, _ = train(cfg_for(kind, tiny_dataset, tmp_path / "one", *opts))
+    assert losses[0]["loss_odam_sep"] + losses[0]["loss_odam_con"] > 0
+    folder = tmp_path / "two"
+    folder.mkdir()
+    launch(train_process, 2, dist_url="auto", args=(kind, str(folder), opts, images))
+    found = torch.load(folder / "weights.pth")
+    assert set(found) == set(expected)
+    # Faster R-CNN's losses are means over the regions of a process, of which NMS leaves images different numbers.
+    tolerance = 0.02 if kind == "faster_rcnn" else 1e-3
+    for name, value in expected.items():
+        near = tolerance * float(value.abs().max())
+        assert torch.allclose(found[name], value, rtol=tolerance, atol=0.1 * near + 1e-7), name

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from odam_d2.modeling.dense.observation import DenseObservation, Outputs, flat_modules
@@ -107,6 +109,18 @@ class ExplainableDense(DenseDetector):
             return super().forward(batched_inputs)
         found = self.observe(batched_inputs, self.nms.layers).detections()
         return [{"instances": without_place(detections)} for detections in found]
+
+    def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
+        """Overrides Detectron2's where maps are trained by several processes: they divide by what one process would.
+
+        Gradients are averaged over the processes, so each divides by its share.
+        """
+        processes = comm.get_world_size()
+        if self.odam_train is not None and processes > 1:
+            total = torch.tensor(float(value), device=self.device)
+            torch.distributed.all_reduce(total)
+            value, initial_value = total.item() / processes, initial_value / processes
+        return super()._ema_update(name, value, initial_value, momentum)
 
     def _train_maps(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The detector's losses, and those on the maps of its positives, from one forward pass."""
