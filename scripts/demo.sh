@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up everything, then explain real photographs with both detectors in the box: bash scripts/demo.sh [image or folder ...]
+# Set up everything, then explain real photographs with both bundled detectors: bash scripts/demo.sh [image or folder ...]
 set -euo pipefail
 
 # Images are named from where the caller stands: make them absolute before leaving, and check them before any work.

@@ -1,15 +1,18 @@
 """What an explanation shows and writes, from maps whose pictures can be worked out by hand."""
 
 import base64
+import gc
 import html
 import io
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 from odam_d2.explain import ExplainSettings
@@ -179,6 +182,36 @@ def test_an_overlay_draws_the_box_in_its_colour_of_the_sheet(row):
     line = picture[round(y2) - 2 : round(y2) + 2, middle].astype(int)
     assert np.abs(line - PALETTE[row]).max(axis=1).min() <= 2
     assert np.array_equal(picture, own.overlay(row, "class_score"))
+
+
+def test_an_overlay_of_a_large_photograph_takes_little_more_than_the_photograph():
+    size = (1500, 2000)
+    maps = peaked(PEAKS["class_score"], output_size=size)
+    own = explanation(image=np.full((*size, 3), GREY, np.uint8), heat_maps={"class_score": maps})
+    own.overlay(0, "class_score")  # fonts are read once
+    tracemalloc.start()
+    picture = own.overlay(0, "class_score")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Bytes a pixel of NumPy's arrays: the photograph as RGB, the overlay, Visualizer's copy, and the overlay with its
+    # box take 12. matplotlib's own way with a picture takes a hundred.
+    assert picture.shape == (*size, 3) and peak < 20 * size[0] * size[1]
+
+
+def test_hundreds_of_overlays_leave_no_canvas_behind():
+    def canvases():
+        return sum(isinstance(thing, RendererAgg) for thing in gc.get_objects())
+
+    own = explanation()
+    gc.collect()
+    gc.disable()
+    try:
+        before = canvases()
+        for _ in range(3):
+            own.overlay(0, "class_score")
+        assert canvases() == before
+    finally:
+        gc.enable()
 
 
 def test_an_overlay_says_what_its_map_is_about():

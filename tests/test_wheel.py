@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from test_readme import python_blocks
+from pages import read_blocks
 
 ROOT = Path(__file__).parents[1]
 # PYTHONPATH may name the checkout.
@@ -75,7 +75,8 @@ def run(installed, tmp_path):
 
 @pytest.mark.slow
 def test_the_readmes_lines_and_every_config_work_from_an_empty_folder(run, installed, tmp_path):
-    (tmp_path / "lines.py").write_text(python_blocks("README.md")[0] + WITNESS)
+    (code,) = read_blocks("README.md", "python")
+    (tmp_path / "lines.py").write_text(code + WITNESS)
     where, path, *configs, last = run("python", "lines.py").splitlines()
     packages = Path(where).parents[1]
     assert packages.is_relative_to(installed.parent)

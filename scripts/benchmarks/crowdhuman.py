@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.measure import Table
+from benchmarks.measure import Options, Table
 from odam_d2.data.odgt import OdgtDetections, OdgtImage
 from odam_d2.evaluation.detections.crowd_matching import count_pairs, match_by_score, measure_overlaps
 from odam_d2.evaluation.detections.crowdhuman import JI_THRESHOLDS, CrowdResult, evaluate_crowd
@@ -17,20 +17,21 @@ COPIES = 250
 HEIGHT, WIDTH = 1000, 1400
 
 
-def run(repeats: int) -> Iterator[Table]:
-    images = [made_crowd(seed) for seed in range(IMAGES)]
-    measured = [one_run(images) for _ in range(repeats)]
+def run(options: Options) -> Iterator[Table]:
+    count = options.size(IMAGES, 20)
+    images = [made_crowd(seed) for seed in range(count)]
+    measured = [one_run(images) for _ in range(options.repeats)]
     result = measured[-1][1]
     names = list(measured[0][0])
     rows = []
     for name in names:
         value = statistics.median(times[name] for times, _ in measured)
-        rows.append({"what": name, "s": value, "ms an image": value * 1e3 / IMAGES})
+        rows.append({"what": name, "s": value, "ms an image": value * 1e3 / count})
     note = (
-        f"{result.people / IMAGES:.1f} people an image; AP {result.ap:.1f}, MR {result.mr:.1f}, JI {result.ji:.1f} "
+        f"{result.people / count:.1f} people an image; AP {result.ap:.1f}, MR {result.mr:.1f}, JI {result.ji:.1f} "
         f"at {result.ji_threshold}, recall {result.recall:.1f}"
     )
-    yield Table(f"{IMAGES} images, {DETECTIONS} detections each, one core", rows, note)
+    yield Table(f"{count} images, {DETECTIONS} detections each, one core", rows, note)
 
 
 def one_run(images: list[tuple[OdgtImage, OdgtDetections]]) -> tuple[dict[str, float], CrowdResult]:

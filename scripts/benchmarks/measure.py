@@ -1,21 +1,50 @@
-"""What every benchmark needs: medians, peak memory, the machine, tables."""
+"""What every benchmark needs: options, medians, peak memory, the machine, tables, processes of their own."""
 
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from detectron2.config import CfgNode
 from rich.console import Console
 from rich.table import Table as RichTable
 from torch.profiler import ProfilerActivity, profile
 
+from odam_d2 import load_config
+
 T = TypeVar("T")
+SCRIPTS = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure on.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        repeats: measurements, of which the median counts.
+        quick: small sizes, to see that everything runs.
+    """
+
+    device: str
+    repeats: int
+    quick: bool
+
+    def size(self, full: T, quick: T) -> T:
+        return quick if self.quick else full
+
+    def load_config(self, file: str, opts: Sequence[object] = ()) -> CfgNode:
+        return load_config(file, [*opts, "MODEL.DEVICE", self.device])
 
 
 @dataclass
@@ -41,10 +70,10 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def describe_machine() -> dict:
+def describe_machine(device: str) -> dict:
     cpuinfo = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    gpu = torch.cuda.get_device_name() if device == "cuda" else "not used"
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
@@ -56,8 +85,20 @@ def describe_machine() -> dict:
 
 
 def synchronize() -> None:
-    if torch.cuda.is_available():
+    """Wait for the GPU, where this process has begun to use one."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions of a GPU in full float32: how exact maps are would drown in TF32's ten bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def timed(function: Callable[[], T]) -> tuple[float, T]:
@@ -75,9 +116,10 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(timed(function)[0] for _ in range(repeats))
 
 
-def peak_mib(function: Callable[[], object]) -> float:
+def peak_mib(function: Callable[[], object], device: str) -> float:
     """MiB of tensors that a call has alive at its peak, beyond those from before: what the allocator handed out."""
-    if torch.cuda.is_available():
+    if device == "cuda":
+        synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
@@ -87,3 +129,23 @@ def peak_mib(function: Callable[[], object]) -> float:
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     used = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(accumulate(used), default=0) / 2**20
+
+
+def run_process(*words: object, device: str) -> str:
+    """What a Python program prints in a process of its own, which sees a GPU only where one is measured."""
+    environment = own_environment(device)
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, words[:3]))} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def own_environment(device: str) -> dict[str, str]:
+    paths = [str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **hidden}
+
+
+def run_module(name: str, *words: object, device: str) -> dict:
+    """The JSON that a module of this folder prints last, run in a process of its own."""
+    return json.loads(run_process("-m", f"benchmarks.{name}", *words, device=device).splitlines()[-1])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
 from benchmarks.kept_sets import kept_sets
-from benchmarks.measure import Table, seconds, timed
-from benchmarks.paths import random_detector
+from benchmarks.measure import Options, Table, seconds, timed, without_tf32
+from benchmarks.random_detectors import random_detector
 from odam_d2.explain import ExplainSettings
 from odam_d2.modeling import ExplainableDetector
 from odam_d2.nms import ODAMNMS, GreedyNMS
@@ -24,19 +24,22 @@ from odam_d2.nms.functions import feature_nms, odam_nms, soft_nms, unit_maps
 GRID, CELL, PEOPLE = (50, 75), 16, 25
 # Table 12's thresholds without ODAM-Train.
 IOU, HIGH, LOW = 0.5, 0.9, 0.1
-SIZE = (800, 1400)
+SIZE, SMALL = (800, 1400), (160, 256)
 
 
-def run(repeats: int) -> Iterator[Table]:
-    for count in (1000, 2000):
+def run(options: Options) -> Iterator[Table]:
+    for count in options.size((1000, 2000), (60, 120)):
         note = "per candidate: all kept ones at once; per pair: one after the other until a duplicate is found"
-        yield Table(f"{count} candidates, {PEOPLE} people", list(functions(count, repeats)), note)
-    note = "random R-50-FPN detectors of one class, one image of 800 x 1400"
-    yield Table("ODAM-NMS inside detectors", [row for kind in ("fcos", "rcnn") for row in inside(kind, repeats)], note)
-    yield kept_sets()
+        yield Table(f"{count} candidates, {PEOPLE} people", list(functions(count, options)), note)
+    height, width = options.size(SIZE, SMALL)
+    note = f"random R-50-FPN detectors of one class, one image of {height} x {width}"
+    yield Table("ODAM-NMS inside detectors", [row for kind in ("fcos", "rcnn") for row in inside(kind, options)], note)
+    with without_tf32():
+        table = kept_sets(options)
+    yield table
 
 
-def crowd(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def crowd(count: int, device: str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Boxes (D,4), scores, classes and maps (D,50,75) of candidates around people."""
     generator = torch.Generator().manual_seed(seed)
     height, width = GRID
@@ -52,13 +55,12 @@ def crowd(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     columns = torch.arange(width)[None, None, :] + 0.5 - x[:, None, None]
     distance = (columns / (0.4 * wide[:, None, None])) ** 2 + (rows / (0.4 * tall[:, None, None])) ** 2
     maps = torch.exp(-distance) * (distance < 9) * (0.5 + torch.rand(count, *GRID, generator=generator))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     classes = torch.zeros(count, dtype=torch.int64)
     return boxes.to(device), scores.to(device), classes.to(device), maps.to(device)
 
 
-def functions(count: int, repeats: int) -> Iterator[dict]:
-    boxes, scores, classes, maps = crowd(count)
+def functions(count: int, options: Options) -> Iterator[dict]:
+    boxes, scores, classes, maps = crowd(count, options.device)
     parts = boxes, scores, classes
     embeddings = torch.randn(count, 32, device=boxes.device)
     odam = partial(odam_nms, *parts, maps, IOU, HIGH, LOW)
@@ -77,7 +79,7 @@ def functions(count: int, repeats: int) -> Iterator[dict]:
         "FeatureNMS": partial(feature_nms, *parts, embeddings),
         **rivals,
     }
-    times = {name: seconds(call, 1 if name in rivals else repeats) for name, call in calls.items()}
+    times = {name: seconds(call, 1 if name in rivals else options.repeats) for name, call in calls.items()}
     for name, time in times.items():
         yield {"what": name, "ms": 1e3 * time, "this / ODAM-NMS": time / times["ODAM-NMS"], "ODAM-NMS keeps": len(kept)}
 
@@ -107,8 +109,8 @@ def pair_by_pair(boxes: Tensor, flat: Tensor, candidate: int, kept: list[int]) -
     return False
 
 
-def inside(kind: str, repeats: int) -> Iterator[dict]:
-    model = random_detector(kind)
+def inside(kind: str, options: Options) -> Iterator[dict]:
+    model = random_detector(kind, options)
     holder = getattr(model, "roi_heads", model)
     if kind == "rcnn":
         holder.box_predictor.test_nms_thresh, holder.box_predictor.test_topk_per_image = IOU, 300
@@ -118,11 +120,12 @@ def inside(kind: str, repeats: int) -> Iterator[dict]:
         model.test_nms_thresh, model.test_topk_candidates, model.max_detections_per_image = IOU, 150, 500
         paths = {"FCOS, batched": "batched", "FCOS, auto": "auto"}
     torch.manual_seed(1)
-    inputs = [{"image": torch.rand(3, *SIZE) * 255, "height": SIZE[0], "width": SIZE[1]}]
+    height, width = options.size(SIZE, SMALL)
+    inputs = [{"image": torch.rand(3, height, width) * 255, "height": height, "width": width}]
     settings = {name: ExplainSettings(layer=model.batched_layer, path=path) for name, path in paths.items()}
     odam = {name: ODAMNMS(explain, corr_high=HIGH, corr_low=LOW) for name, explain in settings.items()}
     whole, parts = defaultdict(list), defaultdict(list)
-    for _ in range(repeats + 1):
+    for _ in range(options.repeats + 1):
         # By turns: what else the machine does then hits all of them.
         for name, holder.nms in {"greedy": GreedyNMS(), **odam}.items():
             whole[name].append(timed(partial(detect, model, inputs))[0])

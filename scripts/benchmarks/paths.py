@@ -4,92 +4,86 @@ Crowds are spread over the levels as in COCO's images with ten people or more (3
 1.5 strides of each person's centre at a short side of 800): 52, 28, 16, 4 and 0 % from p3 to p7.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from detectron2.modeling import build_model
 from skimage import data
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Table, peak_mib, seconds
-from odam_d2 import ODAMPredictor, load_config
+from benchmarks.measure import Options, Table, peak_mib, seconds, synchronize, without_tf32
+from benchmarks.random_detectors import crowd_trace, random_detector, region_trace
+from odam_d2 import ODAMPredictor
 from odam_d2.explain import GradientExplainer
 from odam_d2.explain.gradients import row_gradients
 from odam_d2.explain.reversed.head import plan_level, reversed_maps
 from odam_d2.explain.reversed.modules import group_statistics
 from odam_d2.explain.reversed.places import Places, padded_rows
 from odam_d2.explain.targets import target_output
-from odam_d2.structures import Trace
-
-CROWD = {"p3": 155, "p4": 83, "p5": 49, "p6": 12, "p7": 1}
-SIZE = (800, 1216)
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+from odam_d2.structures import Size, Trace
 
 
-def run(repeats: int) -> Iterator[Table]:
-    yield Table("Exactness against one-at-a-time autograd (target class_logit)", list(exactness()))
-    model = random_detector("fcos")
-    trace = crowd_trace(model, CROWD)
-    yield Table("300 FCOS maps of a crowd, R-50-FPN, 800 x 1216", list(fcos_speed(trace, repeats)))
-    yield Table("The same, level by level", list(fcos_levels(model, repeats)))
-    yield Table("Where the time of the reversed head goes", profile_shares(trace))
-    yield Table("Peak memory of the reversed head, FCOS maps on p3", list(memory(model)))
+@dataclass(frozen=True)
+class Amounts:
+    """How much there is of everything.
+
+    Args:
+        size: (h,w) of the image whose maps are timed.
+        crowd: FCOS maps by level.
+        regions: Faster R-CNN maps.
+        photos: of scikit-image, whose detections' maps are compared.
+        compared: maps of each level, and of regions, of random detectors that are compared.
+        remembered: FCOS maps on p3 whose memory is measured.
+    """
+
+    size: Size
+    crowd: dict[str, int]
+    regions: int
+    photos: tuple[str, ...]
+    compared: tuple[int, int]
+    remembered: tuple[int, ...]
+
+
+FULL = Amounts(
+    size=(800, 1216),
+    crowd={"p3": 155, "p4": 83, "p5": 49, "p6": 12, "p7": 1},
+    regions=1000,
+    photos=("astronaut", "chelsea", "coffee", "rocket"),
+    compared=(10, 30),
+    remembered=(100, 300, 1000, 2500),
+)
+QUICK = Amounts(
+    size=(160, 256),
+    crowd={"p3": 8, "p4": 5, "p5": 3, "p6": 2, "p7": 1},
+    regions=20,
+    photos=("chelsea",),
+    compared=(2, 3),
+    remembered=(10, 20),
+)
+
+
+def run(options: Options) -> Iterator[Table]:
+    amounts, repeats = options.size(FULL, QUICK), options.repeats
+    height, width = amounts.size
+    title = "Exactness against one-at-a-time autograd (target class_logit)"
+    with without_tf32():
+        rows = list(exactness(amounts, options))
+    yield Table(title, rows)
+    model = random_detector("fcos", options)
+    trace = crowd_trace(model, amounts.size, amounts.crowd)
+    title = f"{len(trace)} FCOS maps of a crowd, R-50-FPN, {height} x {width}"
+    yield Table(title, list(fcos_speed(trace, amounts.crowd, repeats)))
+    yield Table("The same, level by level", list(fcos_levels(model, amounts, options)))
+    yield Table("Where the time of the reversed head goes", profile_shares(trace, options.device))
+    yield Table("Peak memory of the reversed head, FCOS maps on p3", list(memory(model, amounts, options.device)))
     del model, trace
-    yield Table("1000 Faster R-CNN maps, R-50-FPN, 800 x 1216", list(rcnn_speed(repeats)))
-
-
-# ---- Detectors and candidates
-
-
-def random_detector(kind: str) -> nn.Module:
-    """A model-zoo architecture for one class with random weights, norms too, that keeps all candidates."""
-    torch.manual_seed(0)
-    file, classes = {
-        "fcos": ("fcos_R_50_FPN_1x", "MODEL.FCOS.NUM_CLASSES"),
-        "retinanet": ("retinanet_R_50_FPN_1x", "MODEL.RETINANET.NUM_CLASSES"),
-        "rcnn": ("faster_rcnn_R_50_FPN_1x", "MODEL.ROI_HEADS.NUM_CLASSES"),
-    }[kind]
-    cfg = load_config(f"configs/explain/{file}.yaml", ["MODEL.WEIGHTS", "", classes, "1"])
-    model = build_model(cfg).eval()
-    # Without trained norms the features of a random ResNet are three thousand times its input.
-    model.pixel_std *= 3000
-    for module in model.modules():
-        if isinstance(module, nn.GroupNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    if kind == "rcnn":
-        predictor = model.roi_heads.box_predictor
-        predictor.test_score_thresh, predictor.test_nms_thresh, predictor.test_topk_per_image = 0.0, 1.0, 1000
-        nn.init.normal_(predictor.cls_score.weight, std=0.01)
-    else:
-        model.test_score_thresh, model.test_nms_thresh = 0.0, 1.0
-        model.test_topk_candidates = model.max_detections_per_image = 10**5
-        # Distances of one stride: no candidate is dropped for having no area.
-        nn.init.ones_(model.head.bbox_pred.bias)
-    return model
-
-
-def crowd_trace(model: nn.Module, counts: dict[str, int]) -> Trace:
-    """Trace of randomly chosen candidates, so many a level."""
-    torch.manual_seed(1)
-    observation = model.observe([{"image": torch.rand(3, *SIZE) * 255}])
-    candidates = observation.candidates(0)
-    levels = candidates.trace().levels
-    chosen = []
-    for name in model.head_in_features:
-        rows = torch.tensor([row for row, level in enumerate(levels) if level == name], dtype=torch.int64)
-        chosen.append(rows[torch.randperm(len(rows))[: counts.get(name, 0)]])
-    rows = torch.cat(chosen).to(candidates.places.device)
-    return observation.trace(0, candidates.places[rows], candidates.classes[rows])
-
-
-def region_trace(count: int) -> Trace:
-    """Trace of the best detections of a random Faster R-CNN."""
-    observation = random_detector("rcnn").observe([{"image": torch.rand(3, *SIZE) * 255}], ("roi_pool",))
-    return observation.trace_detections(0, observation.detections()[0][:count])
+    trace = region_trace(random_detector("rcnn", options), amounts.size, amounts.regions)
+    title = f"{len(trace)} Faster R-CNN maps, R-50-FPN, {height} x {width}"
+    yield Table(title, list(rcnn_speed(trace, repeats)))
 
 
 def one_map(trace: Trace, output: Tensor, row: int) -> Tensor:
@@ -105,33 +99,38 @@ def one_map(trace: Trace, output: Tensor, row: int) -> Tensor:
 # ---- Exactness
 
 
-def exactness() -> Iterator[dict]:
+def exactness(amounts: Amounts, options: Options) -> Iterator[dict]:
     for kind in ("fcos_lite0", "faster_rcnn_lite0"):
         layer = "roi_pool" if kind.startswith("faster") else "fpn"
-        predictor = ODAMPredictor(load_config(f"configs/demo/{kind}.yaml"))
+        predictor = ODAMPredictor(options.load_config(f"configs/demo/{kind}.yaml"))
         traces = []
-        for photo in PHOTOS:
+        for photo in amounts.photos:
             image = getattr(data, photo)()[:, :, ::-1].copy()
             # Every detection of some confidence.
             traces.append(predictor.trace(image, (layer,), lambda found: (found.scores > 0.1).nonzero()[:, 0])[1])
         yield from compare(f"{kind}, trained", traces, layer)
+    level, regions = amounts.compared
     for kind in ("fcos", "retinanet"):
-        trace = crowd_trace(random_detector(kind), dict.fromkeys(CROWD, 10))
+        trace = crowd_trace(random_detector(kind, options), amounts.size, dict.fromkeys(amounts.crowd, level))
         yield from compare(f"{kind} R-50, random", [trace], "fpn")
-    yield from compare("faster_rcnn R-50, random", [region_trace(30)], "roi_pool")
+    trace = region_trace(random_detector("rcnn", options), amounts.size, regions)
+    yield from compare("faster_rcnn R-50, random", [trace], "roi_pool")
 
 
 def compare(name: str, traces: list[Trace], layer: str) -> Iterator[dict]:
+    """A row for every plan by which a level is run, see :func:`plan_level`: images differ in it."""
     results: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for trace in traces:
         output = target_output(trace, "class_logit")
         exact = [one_map(trace, output, row) for row in range(len(trace))]
         for path in ("batched", "auto"):
             for grid in GradientExplainer(layer=layer, path=path)(trace, "class_logit").grids:
-                for row, found in zip(grid.rows.tolist(), grid.whole().maps):
-                    level = layer if layer == "roi_pool" else trace.levels[row]
-                    plan = "exact" if layer == "roi_pool" else plan_level(trace, level, path)
-                    results.setdefault((level, path, plan), []).append(distance(found, exact[row]))
+                # A grid holds all maps of a level, and how many these are decides about the plan.
+                rows = grid.rows.tolist()
+                level = layer if layer == "roi_pool" else trace.levels[rows[0]]
+                plan = "exact" if layer == "roi_pool" else plan_level(trace, level, path, len(rows))
+                pairs = [distance(found, exact[row]) for row, found in zip(rows, grid.whole().maps)]
+                results.setdefault((level, path, plan), []).extend(pairs)
     for (level, path, plan), values in sorted(results.items()):
         cosine, error = torch.tensor(values).unbind(1)
         yield {
@@ -157,21 +156,22 @@ def distance(found: Tensor, exact: Tensor) -> tuple[float, float]:
 # ---- Speed
 
 
-def fcos_speed(trace: Trace, repeats: int) -> Iterator[dict]:
+def fcos_speed(trace: Trace, crowd: dict[str, int], repeats: int) -> Iterator[dict]:
     output = target_output(trace, "class_logit")
-    one = sum(CROWD[level] * one_at_a_time(trace, output, level, repeats) for level in CROWD)
+    one = sum(count * one_at_a_time(trace, output, level, repeats) for level, count in crowd.items())
     full = seconds(lambda: full_patch_maps(trace, output), repeats)
     times = {p: seconds(partial(reversed_maps, trace, output, p), repeats) for p in ("batched", "auto")}
     maps = GradientExplainer(path="auto")(trace, "class_logit")
     resample = seconds(lambda: maps.resample(50), repeats)
-    small = maps.resample(50).flatten(1)
+    coarse = maps.resample(50)
+    small = coarse.flatten(1)
     correlate = seconds(lambda: F.normalize(small, dim=1) @ F.normalize(small, dim=1).t(), repeats)
     rows = {
         "one at a time": one,
         "full 11 x 11 patch through every layer": full,
         "reversed head, batched": times["batched"],
         "reversed head, auto": times["auto"],
-        "then: to a common grid of 50 x 76": resample,
+        f"then: to a common grid of {coarse.shape[1]} x {coarse.shape[2]}": resample,
         "then: all correlations on it": correlate,
     }
     for name, value in rows.items():
@@ -188,17 +188,19 @@ def one_at_a_time(trace: Trace, output: Tensor, level: str, repeats: int) -> flo
     return seconds(lambda: one_map(trace, output, row), min(repeats, 5))
 
 
-def fcos_levels(model: nn.Module, repeats: int) -> Iterator[dict]:
-    plain = plain_convolution_flops(repeats)
-    for level, count in CROWD.items():
-        trace = crowd_trace(model, {level: count})
+def fcos_levels(model: nn.Module, amounts: Amounts, options: Options) -> Iterator[dict]:
+    repeats = options.repeats
+    plain = plain_convolution_flops(amounts.size, options)
+    for level, count in amounts.crowd.items():
+        trace = crowd_trace(model, amounts.size, {level: count})
         output = target_output(trace, "class_logit")
+        plan = plan_level(trace, level, "auto", count)
         time = seconds(partial(reversed_maps, trace, output, "auto"), repeats)
         one = one_at_a_time(trace, output, level, repeats)
-        needed = needed_flops(trace, level)
+        needed = needed_flops(trace, level, plan)
         yield {
             "level": level,
-            "plan": plan_level(trace, level, "auto"),
+            "plan": plan,
             "maps": count,
             "ms a map": time * 1e3 / count,
             "one at a time, ms": one * 1e3,
@@ -208,26 +210,43 @@ def fcos_levels(model: nn.Module, repeats: int) -> Iterator[dict]:
         }
 
 
-def plain_convolution_flops(repeats: int) -> float:
+def plain_convolution_flops(size: Size, options: Options) -> float:
     """FLOP/s of a 3 x 3 convolution of 256 channels on p3, the machine's arithmetic limit."""
-    weight = torch.randn(256, 256, 3, 3)
-    level = torch.randn(1, 256, SIZE[0] // 8, SIZE[1] // 8)
-    if torch.cuda.is_available():
-        weight, level = weight.cuda(), level.cuda()
-    return 2 * 256 * 256 * 9 * level[0, 0].numel() / seconds(lambda: F.conv2d(level, weight, padding=1), repeats)
+    weight = torch.randn(256, 256, 3, 3, device=options.device)
+    level = torch.randn(1, 256, size[0] // 8, size[1] // 8, device=options.device)
+    time = seconds(lambda: F.conv2d(level, weight, padding=1), options.repeats)
+    return 2 * 256 * 256 * 9 * level[0, 0].numel() / time
 
 
-def needed_flops(trace: Trace, level: str) -> float:
+def needed_flops(trace: Trace, level: str, plan: str) -> float:
     """Multiplications and additions that the class logit's maps cannot do without, on the level's plan."""
-    plan, subnet = plan_level(trace, level, "auto"), trace.subnets[0]
+    subnet = trace.subnets[0]
     cells = trace.features[level][0, 0].numel()
     count, side, total = len(trace), subnet.predictors[0][0].kernel_size[0], 0
     convolutions = [module for module in subnet.tower if isinstance(module, nn.Conv2d)]
     for conv in reversed(convolutions):
         total += 2 * conv.weight.numel() * count * (cells if plan == "whole" else side * side)
         side += conv.kernel_size[0] - 1
-    # The correction is one convolution more for the level, by the weights next to the features.
-    return total + (2 * convolutions[0].weight.numel() * cells if plan == "corrected" else 0)
+    # What averages add is some convolutions more for the level. Corrected: one, by the weights next to the features.
+    if plan == "corrected":
+        total += 2 * convolutions[0].weight.numel() * cells
+    if plan == "shared":
+        total += 2 * convolutions[0].weight.numel() * cells * shared_fields(subnet.tower)
+    return total
+
+
+def shared_fields(tower: Iterable[nn.Module]) -> int:
+    """Fields of all channels that pass through a convolution below: two a group of every GroupNorm.
+
+    The convolution right below a norm and the first one of all cost next to nothing.
+    """
+    convolutions, fields = 0, 0
+    for module in tower:
+        if isinstance(module, nn.Conv2d):
+            convolutions += 1
+        elif isinstance(module, nn.GroupNorm):
+            fields += 2 * module.num_groups * max(0, convolutions - 2)
+    return fields
 
 
 def full_patch_maps(trace: Trace, output: Tensor) -> list[Tensor]:
@@ -236,7 +255,7 @@ def full_patch_maps(trace: Trace, output: Tensor) -> list[Tensor]:
     (seeds,) = row_gradients(output, [values])
     maps, first = [], 0
     with torch.no_grad():
-        for level in CROWD:
+        for level in trace.subnets[0].seen:
             rows = torch.tensor([row for row, name in enumerate(trace.levels) if name == level])
             # What the detections of a level share is prepared once, as in the reversed head.
             features = trace.features[level]
@@ -281,37 +300,41 @@ KINDS = {
 }
 
 
-def profile_shares(trace: Trace) -> list[dict]:
+def profile_shares(trace: Trace, device: str) -> list[dict]:
     output = target_output(trace, "class_logit")
     reversed_maps(trace, output, "auto")
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    on_gpu = device == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
         reversed_maps(trace, output, "auto")
-    times = {e.key: e.self_device_time_total or e.self_cpu_time_total for e in profiled.key_averages()}
+        synchronize()
+    # A GPU's kernels are listed beside the operations that they belong to: their time would count twice.
+    events = [event for event in profiled.key_averages() if event.device_type == DeviceType.CPU]
+    times = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in events}
     total, shares = sum(times.values()), dict.fromkeys([*KINDS, "other"], 0.0)
     for key, time in times.items():
         shares[next((kind for kind, words in KINDS.items() if any(w in key for w in words)), "other")] += time
     return [{"part": part, "%": 100 * time / total} for part, time in shares.items()]
 
 
-def memory(model: nn.Module) -> Iterator[dict]:
-    for count in (100, 300, 1000, 2500):
-        trace = crowd_trace(model, {"p3": count})
+def memory(model: nn.Module, amounts: Amounts, device: str) -> Iterator[dict]:
+    for count in amounts.remembered:
+        trace = crowd_trace(model, amounts.size, {"p3": count})
         row: dict = {"maps": count}
         for budget in (2**30, 2**26):
             call = partial(reversed_maps, trace, target_output(trace, "class_logit"), "auto", memory=budget)
-            row[f"peak MiB, budget {budget // 2**20} MiB"] = peak_mib(call)
+            row[f"peak MiB, budget {budget // 2**20} MiB"] = peak_mib(call, device)
         yield row
 
 
-def rcnn_speed(repeats: int) -> Iterator[dict]:
-    trace = region_trace(1000)
+def rcnn_speed(trace: Trace, repeats: int) -> Iterator[dict]:
     output, count = target_output(trace, "class_logit"), len(trace)
     one = count * seconds(lambda: one_map(trace, output, 0), repeats)
     explainer = GradientExplainer(layer="roi_pool", path="batched")
     batched = seconds(lambda: explainer(trace, "class_logit"), repeats)
     maps = explainer(trace, "class_logit")
     put_back = seconds(lambda: maps.resample(50), repeats)
-    times = {"one at a time": one, "batched": batched, "then: to a common grid of 50 x 76": put_back}
+    height, width = maps.resample(50).shape[1:]
+    times = {"one at a time": one, "batched": batched, f"then: to a common grid of {height} x {width}": put_back}
     for name, time in times.items():
         yield {"what": name, "maps": count, "ms": time * 1e3, "one at a time / this": one / time}

@@ -1,37 +1,11 @@
 """Commands run in the tests' own process: importing Detectron2 again for each would take most of the time."""
 
 import json
-import logging
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
-
-@contextmanager
-def unchanged_loggers(*names):
-    """Commands quiet Detectron2's loggers; other tests want them as they were."""
-    loggers = [logging.getLogger(name) for name in names]
-    states = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
-    try:
-        yield
-    finally:
-        for logger, (level, propagate, handlers) in zip(loggers, states):
-            logger.setLevel(level)
-            logger.propagate, logger.handlers = propagate, handlers
-
-
-@contextmanager
-def unchanged_catalogs():
-    """Commands register all datasets; other tests register them elsewhere."""
-    before = [set(catalog) for catalog in (DatasetCatalog, MetadataCatalog)]
-    try:
-        yield
-    finally:
-        for catalog, names in zip((DatasetCatalog, MetadataCatalog), before):
-            for name in set(catalog) - names:
-                catalog.remove(name)
+from in_process import unchanged_catalogs, unchanged_loggers
 
 
 @pytest.fixture

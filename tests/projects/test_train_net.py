@@ -1,4 +1,4 @@
-"""``projects/ODAM/train_net.py`` on made crowds: one key changes the NMS, two processes change nothing."""
+"""``projects/ODAM/train_net.py`` on synthetic crowds: one key changes the NMS, two processes change nothing."""
 
 import os
 import re

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from odam_d2.show.overlays import GREY_WEIGHTS, LUT, WHITE, colorize, draw_detection, overlay
+from odam_d2.show.overlays import GREY_WEIGHTS, LUT, WHITE, colorize, draw_detection, lay_over, overlay
 
 RED, DARK_RED = (255, 0, 0), (200, 0, 0)
 
@@ -65,6 +65,34 @@ def test_heat_that_is_no_heat_is_refused(value):
 def test_a_map_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 6\).*\(4, 6\)"):
         overlay(picture(4, 6), np.zeros((3, 6)))
+
+
+def test_every_pixel_of_a_large_photograph_has_its_own_heat(monkeypatch):
+    # Strips of two rows; the last one is alone.
+    monkeypatch.setattr("odam_d2.show.overlays.STRIP_PIXELS", 8)
+    generator = np.random.default_rng(0)
+    image, heat = generator.integers(0, 256, (5, 4, 3), dtype=np.uint8), generator.random((5, 4))
+    whole = overlay(image, heat)
+    for y, x in np.ndindex(5, 4):
+        assert np.array_equal(
+            whole[y : y + 1, x : x + 1], overlay(image[y : y + 1, x : x + 1], heat[y : y + 1, x : x + 1])
+        )
+
+
+def test_a_drawing_covers_by_its_opacity(monkeypatch):
+    monkeypatch.setattr("odam_d2.show.overlays.STRIP_PIXELS", 3)
+    image, drawing = picture(2, 3), np.zeros((2, 3, 4), np.uint8)
+    drawing[0, 1], drawing[1, 2] = (10, 20, 30, 255), (200, 100, 250, 51)
+    covered = lay_over(image, drawing)
+    # A fifth of the colour and four fifths of (100, 200, 50).
+    assert covered[0, 1].tolist() == [10, 20, 30] and covered[1, 2].tolist() == [120, 180, 90]
+    covered[0, 1] = covered[1, 2] = (100, 200, 50)
+    assert np.array_equal(covered, picture(2, 3)) and np.array_equal(image, picture(2, 3))
+
+
+def test_a_drawing_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"a drawing of shape \(2, 3, 3\) does not cover an image of shape \(2, 3\)"):
+        lay_over(picture(2, 3), picture(2, 3))
 
 
 def test_a_box_is_drawn_on_its_own_outermost_pixels():

@@ -1,4 +1,4 @@
-"""Made crowds: images of overlapping figures with known full boxes, visible boxes and masks, a stand-in for CrowdHuman.
+"""Synthetic crowds: images of overlapping figures with known boxes, visible boxes and masks, a stand-in for CrowdHuman.
 
 Image ``i`` of seed ``s`` is drawn from ``np.random.default_rng([s, i])`` alone, so a longer data set begins like a
 shorter one, and every image can be made again by itself.

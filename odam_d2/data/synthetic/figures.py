@@ -1,4 +1,4 @@
-"""Draws what a made crowd consists of: articulated people, things that are not people, and what stands behind them.
+"""Draws the parts of a synthetic crowd: articulated people, things that are not people, and what stands behind them.
 
 Shapes: (h,w) image or sprite, (K,2) polygon of x, y. Colours are BGR, 0 to 255. A body is 1 high and stands on y = 1.
 """

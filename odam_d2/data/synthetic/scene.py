@@ -1,4 +1,4 @@
-"""Places figures in groups, one before the other, and knows what of each is seen: one made crowd.
+"""Places figures in groups, one before the other, and knows what of each is seen: one synthetic crowd.
 
 Shapes: N figures, M regions to ignore, (h,w) image. Boxes are XYXY in pixels.
 """

@@ -1,4 +1,4 @@
-"""The splits of the made crowds, registered with Detectron2; drawing them, which needs OpenCV, is ``dataset.py``'s job.
+"""The splits of the synthetic crowds, registered with Detectron2; ``dataset.py``, which needs OpenCV, draws them.
 
 ``synthetic_crowd_<split>`` (evaluated as CrowdHuman is) and ``synthetic_crowd_<split>_coco`` (with masks) are read from
 ``$DETECTRON2_DATASETS/synthetic_crowd/<split>``.

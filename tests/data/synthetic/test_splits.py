@@ -1,4 +1,4 @@
-"""The made crowds as Detectron2 finds them by name."""
+"""The synthetic crowds as Detectron2 finds them by name."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Made crowds: what is written about them is what is in them, always the same, and about as crowded as CrowdHuman."""
+"""Synthetic crowds: what is written about them is in them, always the same, and about as crowded as CrowdHuman."""
 
 import json
 

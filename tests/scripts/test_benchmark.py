@@ -1,0 +1,130 @@
+"""``scripts/benchmark.py``: what it runs, what it keeps, and that all of it runs in small sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from helpers import DEVICES
+from odam_d2.data.synthetic.dataset import SPLITS, write_dataset
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Instead of the benchmarks, four of which the second and the third cannot be run."""
+    benchmark, measure = import_module("benchmark"), import_module("benchmarks.measure")
+    seen = []
+
+    def add(name, error=None):
+        def run(options):
+            seen.append((name, options))
+            yield measure.Table(f"{name}'s table", [{"what": "a", "ms": 2.5}])
+            if error is not None:
+                raise error
+
+        module = ModuleType(name)
+        module.run = run
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
+
+    add("first")
+    add("broken", ZeroDivisionError("by zero"))
+    add("absent", FileNotFoundError("there is no crowd.odgt; make it"))
+    add("last")
+    names = ("first", "broken", "absent", "last")
+    monkeypatch.setattr(benchmark, "BENCHMARKS", names)
+    monkeypatch.setattr(benchmark, "ON_DEVICE", names[:1])
+    monkeypatch.setattr(benchmark, "keep_memory", lambda: None)
+    return benchmark.main, seen
+
+
+def test_all_goes_on_and_says_what_could_not_be_run(made, tmp_path, capsys):
+    main, seen = made
+    assert main(["all", "--device", "cpu", "--output", str(tmp_path / "out")]) == 1
+    assert [name for name, _ in seen] == ["first", "broken", "absent", "last"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert lines == [
+        "error: broken could not be run: ZeroDivisionError: by zero",
+        "error: absent could not be run: there is no crowd.odgt; make it",
+    ]
+    # What the broken one had until then is kept.
+    for name in ("first", "broken", "absent", "last"):
+        saved = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        assert saved["tables"] == {f"{name}'s table": [{"what": "a", "ms": 2.5}]}
+        assert saved["repeats"] == 5 and not saved["quick"] and saved["machine"]["gpu"] == "not used"
+
+
+def test_one_that_runs_ends_with_0_and_a_quick_one_says_so_in_its_titles(made, tmp_path, capsys):
+    main, seen = made
+    assert main(["last", "--device", "cpu", "--quick", "--output", str(tmp_path)]) == 0
+    ((_, options),) = seen
+    assert options.quick and options.repeats == 1 and options.size(100, 2) == 2
+    assert "(quick: small sizes)" in " ".join(capsys.readouterr().out.split())
+    assert list(json.loads((tmp_path / "last.json").read_text())["tables"]) == ["last's table (quick: small sizes)"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_one_sentence(made, capsys):
+    main, seen = made
+    with pytest.raises(SystemExit) as stopped:
+        main(["first", "--device", "cuda"])
+    assert stopped.value.code == 2 and not seen
+    assert "PyTorch finds no GPU on this machine; use --device cpu" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Four photographs where coco_mini's are, and three synthetic crowds of two images."""
+    root = tmp_path_factory.mktemp("datasets")
+    photographs = root / "coco_mini" / "val2017"
+    photographs.mkdir(parents=True)
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(data, name)()).resize((160, 120)).save(photographs / f"{name}.jpg")
+    for split in ("val0", "val1", "val2"):
+        write_dataset(root / "synthetic_crowd" / split, seed=SPLITS[split][0], count=2)
+    return root
+
+
+def run(root, output, *words):
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "scripts/benchmark.py", "--quick", "--output", str(output), *words]
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+def test_everything_runs_in_small_sizes(device, datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", device, "all")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    benchmark = import_module("benchmark")
+    names = benchmark.BENCHMARKS if device == "cpu" else benchmark.ON_DEVICE
+    assert {path.stem for path in tmp_path.iterdir()} == set(names)
+    tables = {name: json.loads((tmp_path / f"{name}.json").read_text())["tables"] for name in names}
+    assert all(title.endswith("(quick: small sizes)") for titles in tables.values() for title in titles)
+    # Fast maps are those of autograd, up to what batched maps leave out.
+    exactness = next(iter(tables["paths"].values()))
+    assert all(row["cosine, median"] > 0.9 for row in exactness)
+    assert all(row["largest"] < 1e-4 for row in exactness if row["plan"] in ("exact", "whole", "shared"))
+    (row, *_) = tables["memory"].popitem()[1]
+    assert 0 < row["after loading, GB"] <= row["after explain, GB"] <= row["after save, GB"]
+    if device == "cpu":
+        ((row,),) = tables["resume"].values()
+        assert row["lines"] == row["photographs"] == row["raw maps"] == 100 and row["lost"] == row["twice"] == 0
+        assert 50 <= row["done when killed"] < 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("crowds", "odam make-synthetic-crowd"), ("folder", "DETECTRON2_DATASETS names the folder")]
+)
+def test_data_that_are_missing_are_one_sentence_with_the_remedy(name, remedy, tmp_path):
+    done = run(tmp_path / "nothing", tmp_path, "--device", "cpu", name)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert line.startswith(f"error: {name} could not be run: there ") and remedy in line
