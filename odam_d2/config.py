@@ -194,6 +194,9 @@ def _add_odam_train(cfg: CfgNode) -> None:
     cfg.ODAM.TRAIN.MAX_SAMPLES = 300
     # How their maps are made, see ODAM.EXPLAIN.PATH.
     cfg.ODAM.TRAIN.PATH = "batched"
+    # With or without these losses: so many images of the first test dataset are explained and their maps measured
+    # whenever detections are (TEST.EVAL_PERIOD), and one is shown in TensorBoard.
+    cfg.ODAM.TRAIN.EXPLAINED_IMAGES = 0
 
 
 def _add_embedding(cfg: CfgNode) -> None:

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import DefaultTrainer, HookBase, defaults
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -26,6 +27,7 @@ from odam_d2.data.train_loader import TrainLoader, seed_generators
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
 from odam_d2.modeling.checkpoint import TrainingCheckpointer
 from odam_d2.modeling.config_check import building
+from odam_d2.training_hooks import measure_maps
 
 OPTIMIZERS = ("SGD", "ADAMW")
 
@@ -121,9 +123,14 @@ class ODAMTrainer(DefaultTrainer):
         self._trainer.model.register_forward_hook(check_losses)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's, with checkpoints that survive being killed."""
+        """Detectron2's, with checkpoints that survive being killed, and maps that are measured."""
         self.checkpointer = TrainingCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        return super().build_hooks()
+        own = super().build_hooks()
+        if self.cfg.ODAM.TRAIN.EXPLAINED_IMAGES > 0 and self.cfg.DATASETS.TEST:
+            measure = EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: measure_maps(self.cfg, self._plain_model()))
+            # What writes metrics is the last hook, on the first process alone.
+            own.insert(len(own) - comm.is_main_process(), measure)
+        return own
 
     def train(self) -> Any:
         """Run training, from where :meth:`resume_or_load` found it."""

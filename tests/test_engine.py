@@ -1,5 +1,6 @@
 """Training: every layer learns, the optimiser is the one asked for, evaluation is COCO's."""
 
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import launch
 from detectron2.utils import comm
 from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 
 from helpers import small_cfg
@@ -86,6 +88,16 @@ def train(cfg, resume=False, kill_at=None):
     return losses, trainer._trainer.model.state_dict(), trainer.seed
 
 
+def same_run(found, expected):
+    """Two runs have the same losses and weights, but for last bits: PyTorch's sums depend on where numbers lie."""
+    losses, weights = expected
+    assert set(found[0]) == set(losses)
+    for iteration, values in losses.items():
+        assert found[0][iteration] == pytest.approx(values, rel=1e-5, abs=1e-7), iteration
+    for name, value in weights.items():
+        assert torch.allclose(found[1][name], value, rtol=1e-5, atol=1e-6 * float(value.abs().max()) + 1e-9), name
+
+
 RESUMED = {
     "fcos": ["ODAM.TRAIN.ENABLED", "True"],
     "retinanet": ["ODAM.INPUT.CROP_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3"],
@@ -114,8 +126,7 @@ def test_a_run_that_was_killed_goes_on_exactly(kind, tiny_dataset, tmp_path):
     assert (min(second), min(third), max(third)) == (4, 6, 7) and kept == seed
     torch.manual_seed(0)
     expected, weights, _ = train(cfg_for(kind, tiny_dataset, tmp_path / "whole", *opts, "SEED", str(seed)))
-    assert first | second | third == expected
-    assert all(torch.equal(resumed[name], value) for name, value in weights.items())
+    same_run((first | second | third, resumed), (expected, weights))
 
 
 def test_a_loss_that_is_no_number_ends_training_with_what_to_look_at(tiny_dataset, tmp_path):
@@ -182,3 +193,24 @@ def test_two_processes_end_with_the_weights_of_one(kind, tiny_dataset, tmp_path)
     for name, value in expected.items():
         near = tolerance * float(value.abs().max())
         assert torch.allclose(found[name], value, rtol=tolerance, atol=0.1 * near + 1e-7), name
+
+
+@pytest.mark.parametrize("kind", ["fcos", pytest.param("faster_rcnn", marks=pytest.mark.slow)])
+def test_maps_are_measured_and_shown_while_a_detector_trains_and_change_nothing(kind, tiny_dataset, tmp_path):
+    opts = ["SOLVER.MAX_ITER", "4", "TEST.EVAL_PERIOD", "2", "SEED", "3", "MODEL.FCOS.SCORE_THRESH_TEST", "0.0"]
+    opts += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", "100"]
+    torch.manual_seed(0)
+    expected, weights, _ = train(cfg_for(kind, tiny_dataset, tmp_path / "plain", *opts))
+    folder = tmp_path / "shown"
+    torch.manual_seed(0)
+    losses, found, _ = train(cfg_for(kind, tiny_dataset, folder, *opts, "ODAM.TRAIN.EXPLAINED_IMAGES", "3"))
+    same_run((losses, found), (expected, weights))
+    report = json.loads((folder / "inference" / "maps" / "summary.json").read_text())
+    assert report["counts"]["images"] == 3
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert "maps/enpg_box" in lines[-1] and "bbox/AP50" in lines[-1]
+    (events,) = folder.glob("events.out.tfevents.*")
+    seen = event_accumulator.EventAccumulator(str(events), {"images": 0}).Reload()
+    assert {one.step for one in seen.Images("maps")} == {1, 4}
+    picture = Image.open(io.BytesIO(seen.Images("maps")[0].encoded_image_string))
+    assert picture.mode == "RGB" and min(picture.size) > 100
