@@ -27,7 +27,7 @@ from odam_d2.cli.common import (
     run_command,
 )
 from odam_d2.cli.explain_report import report
-from odam_d2.cli.overlap import overlap
+from odam_d2.cli.overlap import AHEAD, overlap, worth_overlapping
 from odam_d2.cli.processes import run_processes
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
@@ -215,6 +215,7 @@ def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
             read_image,
             lambda path, image: explain_image(predictor, explainer, resolved, path, image),
             lambda path, image: results.prepare(image.as_results(), file_names[path]),
+            AHEAD if worth_overlapping(cfg.MODEL.DEVICE) else 0,
         )
         for path, outcome in progress.track(explained, total=len(share), task_id=images):
             if isinstance(outcome, Exception):

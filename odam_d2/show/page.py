@@ -136,7 +136,8 @@ class ReportImage:
     def _tiled_maps(self, detection: int) -> str:
         """One detection's maps, one under the other, as a PNG."""
         tiles = np.concatenate([np.asarray(maps[detection]) for maps in self.maps.values()])
-        return _base64(np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8), "PNG")
+        # The least compression: a third of the time for a tenth more bytes of the page.
+        return _base64(np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8), "PNG", compress_level=1)
 
 
 def write_report(

@@ -4,20 +4,22 @@ import threading
 
 import pytest
 
-from odam_d2.cli.overlap import overlap
+from odam_d2.cli.overlap import overlap, worth_overlapping
 
 
 def double(item, value):
     return 2 * value
 
 
-def test_items_come_out_in_order_with_what_was_saved():
-    results = overlap(range(20), lambda i: i + 1, double, lambda i, value: f"{i}: {value}")
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_items_come_out_in_order_with_what_was_saved(ahead):
+    results = overlap(range(20), lambda i: i + 1, double, lambda i, value: f"{i}: {value}", ahead)
     assert list(results) == [(i, f"{i}: {2 * (i + 1)}") for i in range(20)]
     assert list(overlap([], None, None, None)) == []
 
 
-def test_an_error_of_each_of_the_three_reaches_its_own_item():
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_an_error_of_each_of_the_three_reaches_its_own_item(ahead):
     def failing(when):
         def act(item, value=None):
             if item == when:
@@ -26,20 +28,21 @@ def test_an_error_of_each_of_the_three_reaches_its_own_item():
 
         return act
 
-    results = dict(overlap(range(6), failing(1), failing(2), failing(4)))
+    results = dict(overlap(range(6), failing(1), failing(2), failing(4), ahead))
     assert list(results) == list(range(6))
     assert {i: str(results[i]) for i in (1, 2, 4)} == {i: f"{i} failed" for i in (1, 2, 4)}
     assert [results[i] for i in (0, 3, 5)] == [0, 3, 5]
 
 
-def test_other_exceptions_end_everything():
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_other_exceptions_end_everything(ahead):
     def work(item, value):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(overlap(range(3), abs, work, double))
+        list(overlap(range(3), abs, work, double, ahead))
     with pytest.raises(ZeroDivisionError):
-        list(overlap(range(3), lambda i: 1 // i, double, double))
+        list(overlap(range(3), lambda i: 1 // i, double, double, ahead))
 
 
 def test_what_is_ahead_loads_and_what_is_behind_saves_while_the_work_goes_on():
@@ -81,3 +84,20 @@ def test_memory_is_bounded_where_saving_is_slow():
         return item
 
     assert [saved for _, saved in overlap(items(), abs, double, save, ahead=4)] == list(range(50))
+
+
+def test_without_a_core_to_spare_everything_is_done_in_turn_by_one_thread(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    for cores, worth in ((2, False), (1, False), (3, True)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
+        assert worth_overlapping("cpu") == worth and worth_overlapping("cuda")
+    seen = []
+    for _ in overlap(
+        range(3), lambda i: seen.append(f"load {i}"), lambda i, v: seen.append(f"work {i}"), double_none, 0
+    ):
+        seen.append("out")
+    assert seen == [word for i in range(3) for word in (f"load {i}", f"work {i}", "out")]
+
+
+def double_none(item, value):
+    assert value is None and threading.current_thread() is threading.main_thread()
