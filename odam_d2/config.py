@@ -62,6 +62,7 @@ def add_odam_config(cfg: CfgNode) -> None:
     _add_explanation(cfg)
     _add_nms(cfg)
     _add_training(cfg)
+    _add_odam_train(cfg)
     _add_embedding(cfg)
 
 
@@ -175,6 +176,27 @@ def _add_training(cfg: CfgNode) -> None:
     cfg.ODAM.SOLVER.OPTIMIZER = "SGD"
     # Learning-rate factor of the backbone's bottom-up network, whose weights are pretrained.
     cfg.ODAM.SOLVER.BACKBONE_MULTIPLIER = 1.0
+
+
+def _add_odam_train(cfg: CfgNode) -> None:
+    # ---- ODAM-Train (section 6.1): two more losses, by which maps of one object agree and those of different ones do
+    # not.
+    cfg.ODAM.TRAIN = CfgNode()
+    cfg.ODAM.TRAIN.ENABLED = False
+    # Factor of both losses.
+    cfg.ODAM.TRAIN.WEIGHT = 1.0
+    # Whose maps an object's best one shall differ from: "all" positives of other objects, as in the paper, or those of
+    # objects with "overlapping" boxes.
+    cfg.ODAM.TRAIN.NEGATIVES = "all"
+    # True: the losses reach all that made the maps, through gradients too. False: gradients count as constants.
+    cfg.ODAM.TRAIN.SECOND_ORDER = True
+    # At most so many positives of an image are compared: those with the highest IoU, the best of each object first.
+    cfg.ODAM.TRAIN.MAX_SAMPLES = 300
+    # How their maps are made, see ODAM.EXPLAIN.PATH.
+    cfg.ODAM.TRAIN.PATH = "batched"
+    # With or without these losses: so many images of the first test dataset are explained and their maps measured
+    # whenever detections are (TEST.EVAL_PERIOD), and one is shown in TensorBoard.
+    cfg.ODAM.TRAIN.EXPLAINED_IMAGES = 0
 
 
 def _add_embedding(cfg: CfgNode) -> None:

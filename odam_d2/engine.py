@@ -1,22 +1,33 @@
 """Training with Detectron2's engine: the optimiser, loader and evaluator that odam_d2's configs ask for."""
 
 import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase, defaults
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from odam_d2.data.augmentation import MosaicMapper
 from odam_d2.data.crowd_mapper import CrowdMapper
 from odam_d2.data.pseudo_labels import mark_uncertain
+from odam_d2.data.train_loader import TrainLoader, seed_generators
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
+from odam_d2.modeling.checkpoint import TrainingCheckpointer
 from odam_d2.modeling.config_check import building
+from odam_d2.training_hooks import measure_maps
 
 OPTIMIZERS = ("SGD", "ADAMW")
 
@@ -46,14 +57,112 @@ def check_ignore_regions(cfg: CfgNode) -> None:
 
 def _training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     """The training images, with annotations that a detector was unsure of marked as regions."""
-    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    dicts = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=filter_empty)
+    data, model = cfg.DATALOADER, cfg.MODEL
+    filter_empty = data.FILTER_EMPTY_ANNOTATIONS
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=filter_empty,
+        min_keypoints=model.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if model.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if model.LOAD_PROPOSALS else None,
+    )
+    if cfg.ODAM.INPUT.MIN_LABEL_SCORE <= 0:
+        return dicts
     dicts = mark_uncertain(dicts, cfg.ODAM.INPUT.MIN_LABEL_SCORE)
     return filter_images_with_only_crowd_annotations(dicts) if filter_empty else dicts
 
 
+def check_losses(model: nn.Module, inputs: tuple[Any, ...], losses: Any) -> None:
+    """A forward hook that ends training where a loss is no number any more.
+
+    Raises:
+        FloatingPointError: names the iteration, the losses and the images.
+    """
+    if not model.training:
+        return
+    # One transfer from a GPU for all of them.
+    finite = torch.stack([torch.isfinite(value.detach()).all() for value in losses.values()]).tolist()
+    if all(finite):
+        return
+    wrong = ", ".join(f"{name} {float(losses[name]):g}" for name, fine in zip(losses, finite) if not fine)
+    images = ", ".join(str(one.get("image_id", one.get("file_name", "?"))) for one in inputs[0])
+    raise FloatingPointError(
+        f"iteration {get_event_storage().iter}: {wrong}, on the images {images}; lower SOLVER.BASE_LR, or look at them"
+    )
+
+
+@contextmanager
+def _wrapped_for(device: str) -> Iterator[None]:
+    """Let Detectron2's trainer share a model among processes on a CPU, too: it names a GPU for each of them."""
+    plain = defaults.create_ddp_model
+    if device == "cpu":
+        defaults.create_ddp_model = partial(plain, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = plain
+
+
 class ODAMTrainer(DefaultTrainer):
-    """Detectron2's :class:`DefaultTrainer` with AdamW, strong augmentation and COCO evaluation."""
+    """Detectron2's :class:`DefaultTrainer` with AdamW, strong augmentation and COCO evaluation.
+
+    A run that was stopped and resumed gives the losses and weights, on the same machine, of one that was not: what is
+    drawn at random in an iteration follows from ``SEED`` and the iteration. Without a seed one is drawn, and kept with
+    the checkpoint.
+
+    Args:
+        cfg: the experiment.
+
+    Attributes:
+        seed: of the run.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        with _wrapped_for(cfg.MODEL.DEVICE):
+            super().__init__(cfg)
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self._trainer.model.register_forward_hook(check_losses)
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's, with checkpoints that survive being killed, and maps that are measured."""
+        self.checkpointer = TrainingCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        own = super().build_hooks()
+        if self.cfg.ODAM.TRAIN.EXPLAINED_IMAGES > 0 and self.cfg.DATASETS.TEST:
+            measure = EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: measure_maps(self.cfg, self._plain_model()))
+            # What writes metrics is the last hook, on the first process alone.
+            own.insert(len(own) - comm.is_main_process(), measure)
+        return own
+
+    def train(self) -> Any:
+        """Run training, from where :meth:`resume_or_load` found it."""
+        loader = self._trainer.data_loader
+        loader.seed, loader.iteration = self.seed, self.start_iter
+        return super().train()
+
+    def run_step(self) -> None:
+        """One iteration, whose random numbers are its own."""
+        other = seed_generators(self.seed, self.iter, comm.get_rank())
+        torch.cuda.manual_seed_all(other)  # nothing where there is no GPU
+        super().run_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds beside weights: Detectron2's, the seed, and what dense detectors' losses remember."""
+        return super().state_dict() | {"seed": self.seed, "loss_normalizer": self._dense_normalizer()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's state; one of Detectron2's own trainer will do."""
+        own = dict(state_dict)
+        self.seed, normalizer = own.pop("seed", self.seed), own.pop("loss_normalizer", None)
+        super().load_state_dict(own)
+        if normalizer is not None:
+            self._plain_model().loss_normalizer = normalizer
+
+    def _plain_model(self) -> nn.Module:
+        model = self._trainer.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
+
+    def _dense_normalizer(self) -> float | None:
+        """The running number of positives that RetinaNet and FCOS divide losses by, which is in no buffer."""
+        return getattr(self._plain_model(), "loss_normalizer", None)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -89,8 +198,8 @@ class ODAMTrainer(DefaultTrainer):
         return adamw(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`.
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Detectron2's loader, resumable; with ``ODAM.INPUT.CROP_SIZE`` > 0 through :class:`MosaicMapper`.
 
         With ``ODAM.INPUT.IGNORE_REGIONS`` alone through :class:`CrowdMapper`; annotations of a detector that are weaker
         than ``ODAM.INPUT.MIN_LABEL_SCORE`` are no objects.
@@ -98,16 +207,14 @@ class ODAMTrainer(DefaultTrainer):
         Raises:
             ValueError: ignore regions for a detector, or with other settings, that would not respect them.
         """
-        options = cfg.ODAM.INPUT
-        dicts = mapper = None  # Detectron2's own
-        if options.IGNORE_REGIONS:
+        if cfg.ODAM.INPUT.IGNORE_REGIONS:
             check_ignore_regions(cfg)
-            mapper = CrowdMapper(cfg, is_train=True)
-        if options.MIN_LABEL_SCORE > 0 or options.CROP_SIZE > 0:
-            dicts = _training_dicts(cfg)
-        if options.CROP_SIZE > 0:
+        dicts = _training_dicts(cfg)
+        if cfg.ODAM.INPUT.CROP_SIZE > 0:
             mapper = MosaicMapper(cfg, dicts)
-        return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
+        else:
+            mapper = (CrowdMapper if cfg.ODAM.INPUT.IGNORE_REGIONS else DatasetMapper)(cfg, is_train=True)
+        return TrainLoader(cfg, dicts, mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

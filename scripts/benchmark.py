@@ -4,6 +4,7 @@
 paths       maps of hundreds of candidates: the batched paths against one backward pass for each
 nms         the NMS family: functions on made candidates, ODAM-NMS inside detectors of full size, and how many of the
             candidates that it keeps depend on the path by which their maps are made
+odam_train  time and memory that ODAM-Train adds to a training step
 drise       masks a second of D-RISE beside images a second of the plain detector, and beside xaitk-saliency's masks
 folder      seconds that a folder takes beside those of its detections and maps
 memory      largest size of a process that explains a 12-megapixel photograph
@@ -30,9 +31,9 @@ from rich.console import Console
 from benchmarks.measure import Options, describe_machine
 from odam_d2.cli.memory import keep_memory
 
-BENCHMARKS = ("paths", "nms", "drise", "folder", "memory", "crowds", "crowdhuman", "metrics", "resume")
+BENCHMARKS = ("paths", "nms", "odam_train", "drise", "folder", "memory", "crowds", "crowdhuman", "metrics", "resume")
 # The others are NumPy's, or about files.
-ON_DEVICE = BENCHMARKS[:6]
+ON_DEVICE = BENCHMARKS[:7]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

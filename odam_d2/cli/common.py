@@ -34,7 +34,7 @@ def run_command(work: Callable[[], int], interrupted: str = "", shown: bool = Tr
     """
     try:
         return work()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if shown:
             print_error(error)
         return FAILED

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from odam_d2.explain import weightings
-from odam_d2.explain.gradients import check_layer, detection_gradients, layer_of, region_gradients
+from odam_d2.explain.gradients import Graph, check_layer, detection_gradients, layer_of, region_gradients
 from odam_d2.explain.methods import GRADIENT_METHODS, METHODS, check_methods
 from odam_d2.explain.reversed.head import reversed_maps
 from odam_d2.explain.reversed.modules import check_reversible
@@ -91,26 +91,27 @@ class GradientExplainer:
         """
         check_targets(targets)
 
-    def __call__(self, trace: Trace, target: Target = "class_score", create_graph: bool = False) -> HeatMaps:
+    def __call__(self, trace: Trace, target: Target = "class_score", graph: Graph = "none") -> HeatMaps:
         """One map for each prediction of the trace.
 
         Args:
             trace: what the detector remembers.
             target: see :func:`odam_d2.explain.targets.resolve_target`.
-            create_graph: True makes the maps differentiable by features and weights, as a loss on maps needs it.
+            graph: what the maps can be differentiated by, as a loss on maps needs it: ``none``; ``activations``, with
+                the gradients dY/dA as constants; ``all``, features and weights.
 
         Raises:
             ValueError: unknown target or layer; a map that is not finite.
         """
-        return explain_together(trace, target, {"own": self}, create_graph)["own"]
+        return explain_together(trace, target, {"own": self}, graph)["own"]
 
-    def batched_grids(self, trace: Trace, output: Tensor, create_graph: bool = False) -> list[Grid] | None:
+    def batched_grids(self, trace: Trace, output: Tensor, graph: Graph = "none") -> list[Grid] | None:
         """Maps by the batched path, or None where :attr:`path` or the trace asks for one detection at a time.
 
         Args:
             trace: what the detector remembers.
             output: Y, (D,).
-            create_graph: as in :meth:`__call__`.
+            graph: as in :meth:`__call__`.
 
         Raises:
             ValueError: ``path="batched"`` is not possible here; the message says why.
@@ -118,8 +119,8 @@ class GradientExplainer:
         if self.path == "exact" or len(trace) == 0 or not self._can_batch(trace):
             return None
         if trace.regions is not None:
-            return [_region_grid(trace, output, create_graph)]
-        return reversed_maps(trace, output, self.path, self.memory, create_graph)
+            return [_region_grid(trace, output, graph)]
+        return reversed_maps(trace, output, self.path, self.memory, graph)
 
     def _can_batch(self, trace: Trace) -> bool:
         """Whether the batched path exists for this trace; with ``path="batched"`` an error says why not."""
@@ -144,7 +145,7 @@ class GradientExplainer:
 
 
 def explain_together(
-    trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer], create_graph: bool = False
+    trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer], graph: Graph = "none"
 ) -> dict[str, HeatMaps]:
     """Maps of several explainers; those of one layer that take gradients one at a time share them.
 
@@ -152,7 +153,7 @@ def explain_together(
         trace: what the detector remembers.
         target: as in :class:`GradientExplainer`.
         explainers: by any name.
-        create_graph: as in :class:`GradientExplainer`.
+        graph: as in :class:`GradientExplainer`.
 
     Returns:
         name -> maps, in the order of ``explainers``.
@@ -161,31 +162,31 @@ def explain_together(
         ValueError: as in :class:`GradientExplainer`.
     """
     if target == "combined":
-        parts = [explain_together(trace, part, explainers, create_graph) for part in COMBINED_PARTS]
+        parts = [explain_together(trace, part, explainers, graph) for part in COMBINED_PARTS]
         return {name: combine([part[name] for part in parts]) for name in explainers}
     for explainer in explainers.values():
         check_layer(trace, explainer.layer)
     # The graph is there; the scalars are read from it now, whatever the caller's mode is.
     with torch.enable_grad():
         output = target_output(trace, target)
-    found = {name: explainer.batched_grids(trace, output, create_graph) for name, explainer in explainers.items()}
+    found = {name: explainer.batched_grids(trace, output, graph) for name, explainer in explainers.items()}
     by_layer: dict[str, list[str]] = defaultdict(list)
     for name, grids in found.items():
         if grids is None:
             by_layer[explainers[name].layer].append(name)
     for layer, names in by_layer.items():
         own = [explainers[name].weighting for name in names]
-        found |= zip(names, _one_by_one(trace, output, layer, own, create_graph))
+        found |= zip(names, _one_by_one(trace, output, layer, own, graph))
     return {name: _heat_maps(trace, target, grids) for name, grids in found.items()}
 
 
 def _one_by_one(
-    trace: Trace, output: Tensor, layer: str, ways: Sequence[weightings.Weighting], create_graph: bool = False
+    trace: Trace, output: Tensor, layer: str, ways: Sequence[weightings.Weighting], graph: Graph = "none"
 ) -> list[list[Grid]]:
     """Grids for each weighting, from one backward pass for each detection."""
     rows: dict[str, list[int]] = defaultdict(list)
     maps: dict[str, list[list[Tensor]]] = defaultdict(list)
-    for row, (gradient, activation) in enumerate(detection_gradients(trace, output, layer, create_graph)):
+    for row, (gradient, activation) in enumerate(detection_gradients(trace, output, layer, graph)):
         name = layer_of(trace, row, layer)
         rows[name].append(row)
         sigma = _sigma(trace, row, name, activation)
@@ -247,11 +248,11 @@ def combine(parts: Sequence[HeatMaps]) -> HeatMaps:
     return replace(scaled[0], grids=tuple(grids))
 
 
-def _region_grid(trace: Trace, output: Tensor, create_graph: bool) -> Grid:
+def _region_grid(trace: Trace, output: Tensor, graph: Graph) -> Grid:
     """Maps of all predictions of a two-stage detector at their pooled regions."""
     pooled = trace.regions.features[-1]
-    (gradient,) = region_gradients(trace, output, [pooled], create_graph)
-    activation = pooled if create_graph else pooled.detach()
+    (gradient,) = region_gradients(trace, output, [pooled], create_graph=graph == "all")
+    activation = pooled.detach() if graph == "none" else pooled
     maps = (gradient * activation[trace.regions.rows]).sum(dim=1).relu()
     return Grid(maps, torch.arange(len(trace), device=maps.device), boxes=trace.regions.boxes)
 

@@ -8,11 +8,16 @@ pooled region.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from odam_d2.structures import Trace
+
+# What maps can be differentiated by: nothing; the activations A, with dY/dA a constant (first order); or everything,
+# through dY/dA too, which reaches the weights between A and Y (second order).
+Graph = Literal["none", "activations", "all"]
 
 
 def layer_of(trace: Trace, row: int, layer: str) -> str:
@@ -31,7 +36,7 @@ def check_layer(trace: Trace, layer: str) -> None:
 
 
 def detection_gradients(
-    trace: Trace, output: Tensor, layer: str, create_graph: bool = False
+    trace: Trace, output: Tensor, layer: str, graph: Graph = "none"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Exact gradients dY_d/dA, one prediction after the other.
 
@@ -39,7 +44,7 @@ def detection_gradients(
         trace: what the detector remembers.
         output: Y, (D,), the d-th entry a function of the d-th prediction's outputs alone.
         layer: ``fpn``, ``roi_pool`` or a bottom-up stage that the trace holds.
-        create_graph: True makes gradients and activations differentiable.
+        graph: what gradients and activations can be differentiated by, see :data:`Graph`.
 
     Yields:
         (gradient, activation A), both (C,Hl,Wl), or (C,P,P) for ``roi_pool``. An output that does not depend on the
@@ -54,8 +59,8 @@ def detection_gradients(
     if not output.requires_grad:
         raise ValueError("the output to explain has no autograd graph; trace the detector outside inference_mode")
     pairs = _dense_gradients if trace.regions is None else _region_gradients
-    for gradient, activation in pairs(trace, output, layer, create_graph):
-        yield gradient, activation if create_graph else activation.detach()
+    for gradient, activation in pairs(trace, output, layer, graph == "all"):
+        yield gradient, activation.detach() if graph == "none" else activation
 
 
 def _dense_gradients(trace: Trace, output: Tensor, layer: str, create_graph: bool) -> Iterator[tuple[Tensor, Tensor]]:

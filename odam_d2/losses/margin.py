@@ -42,6 +42,8 @@ def margin_loss(
         embeddings, objects = embeddings[chosen], objects[chosen]
     if len(embeddings) < 2:
         return 0 * embeddings.sum()
+    if embeddings.dtype != torch.float64:
+        embeddings = embeddings.float()  # PyTorch has no distances in half precision
     # Unlike the root of a sum of squares, it has a finite gradient, 0, where two embeddings are equal.
     excess = F.pdist(embeddings) - boundary
     first, second = torch.triu_indices(len(objects), len(objects), offset=1, device=objects.device)

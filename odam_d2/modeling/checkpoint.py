@@ -10,6 +10,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from odam_d2.files import write_atomically
+
 # Keys listed in an error message; the rest is counted.
 _SHOWN_KEYS = 4
 
@@ -37,6 +39,17 @@ class CompleteCheckpointer(DetectionCheckpointer):
             more = f" (and {len(listed) - _SHOWN_KEYS} more)" if len(listed) > _SHOWN_KEYS else ""
             raise ValueError(f"they do not fit this architecture: {'; '.join(listed[:_SHOWN_KEYS])}{more}")
         return incompatible
+
+
+class TrainingCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, from which a run can go on whenever it was killed.
+
+    A checkpoint that was being written then is not named as the last one, and is written again.
+    """
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Overrides Detectron2's: the file that names the last checkpoint is never empty."""
+        write_atomically(Path(self.save_dir, "last_checkpoint"), last_filename_basename)
 
 
 def load_weights(model: nn.Module, path: str) -> None:

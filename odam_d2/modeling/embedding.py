@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import CycleBatchNormList, ShapeSpec, get_norm
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector, permute_to_N_HWA_K
 from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
 from torch import Tensor, nn
 
@@ -199,8 +199,6 @@ class _Embedding(nn.Module):
 class EmbeddingDense(_Embedding, DenseDetector):
     """Mixin for dense detectors: an embedding for every anchor; see :class:`_Embedding` for its arguments."""
 
-    _labelled: tuple[list[Tensor], list[Tensor]] | None = None
-
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Embed every anchor.
 
@@ -216,12 +214,6 @@ class EmbeddingDense(_Embedding, DenseDetector):
         self._check_embedding()
         return self.embedding_head([x.detach() for x in features] if self.detach_embedding else list(features))
 
-    @torch.no_grad()
-    def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances]) -> tuple[list[Tensor], list[Tensor]]:
-        """Overrides Detectron2's to keep the matching for :meth:`forward_training`, which would need it again."""
-        self._labelled = super().label_anchors(anchors, gt_instances)
-        return self._labelled
-
     def forward_training(
         self,
         images: ImageList,
@@ -231,9 +223,10 @@ class EmbeddingDense(_Embedding, DenseDetector):
     ) -> dict[str, Tensor]:
         """Overrides Detectron2's to add ``loss_embedding``."""
         losses = super().forward_training(images, features, predictions, gt_instances)
-        (labels, boxes), self._labelled = self._labelled, None
         if self.embedding_head is None:
             return losses
+        # Matched once more: nothing is drawn at random, and it costs little beside the rest of a training step.
+        labels, boxes = self.label_anchors(self.anchor_generator(features), gt_instances)
         return losses | self._embedding_losses(torch.cat(self.embed(features), dim=1), labels, boxes)
 
 

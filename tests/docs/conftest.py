@@ -40,6 +40,7 @@ CONFIGS = {
         f"odam_nms/{name}_lite0_synthetic_train.yaml": (f"odam_nms/{name}_lite0_synthetic_train.yaml", TRAINING)
         for name in ("fcos", "faster_rcnn")
     },
+    "odam_train/fcos_lite0_synthetic.yaml": ("odam_train/fcos_lite0_synthetic.yaml", TRAINING),
     # Weights that need a network: random small networks stand in.
     "odam_nms/faster_rcnn_R_50_FPN_crowdhuman.yaml": (
         "quick/faster_rcnn.yaml",

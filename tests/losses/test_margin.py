@@ -109,3 +109,11 @@ def test_a_subset_is_drawn_by_torchs_generator():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(4,\)"):
         margin_loss(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))
+
+
+def test_half_precision_embeddings_are_compared_in_full_precision():
+    points = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    objects = of(0, 0, 1, 1, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = margin_loss(points, objects)
+    assert found.dtype == torch.float32 and found.item() == margin_loss(points.float(), objects).item()

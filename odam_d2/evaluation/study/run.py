@@ -53,7 +53,8 @@ class ExplanationEvaluator(DatasetEvaluator):
 
     The output folder gets ``objects.csv``, image by image, and in the end ``summary.json``, ``tables.md``,
     ``curves.json``, ``curves.png`` and ``index.html``. A run that was interrupted goes on where it stopped if it is
-    started again with the same settings. Several processes may share the images.
+    started again with the same settings, but for a predictor without a config, whose weights have no name: its run
+    begins anew. Several processes may share the images.
 
     Args:
         predictor: the detector.
@@ -70,8 +71,7 @@ class ExplanationEvaluator(DatasetEvaluator):
             :func:`odam_d2.evaluation.study.summary.summarize`; before, and on other processes, empty.
 
     Raises:
-        ValueError: unknown names (the valid ones are listed), results of other settings in the folder, or a predictor
-            without a config.
+        ValueError: unknown names (the valid ones are listed), or results of other settings in the folder.
         FileNotFoundError: a missing dataset or folder of maps.
         OSError: the folder cannot be written.
     """
@@ -90,12 +90,6 @@ class ExplanationEvaluator(DatasetEvaluator):
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         self.summary: dict[str, dict[str, Any]] = {}
-        cfg = predictor.cfg
-        if cfg is None:
-            raise ValueError(
-                "an evaluation records the config and the weights that its numbers belong to, and this predictor was "
-                "made without; make it by ODAMPredictor(cfg)"
-            )
         settings = settings or ExplanationSettings()
         self._settings = settings = replace(settings, explain=settings.explain or predictor.settings)
         self._predictor, self._batch, self._progress = predictor, batch, progress
@@ -104,14 +98,10 @@ class ExplanationEvaluator(DatasetEvaluator):
         check_file_names({image_id: objects.ids for image_id, objects in self._images.items()})
         self._class_names = _class_names(dataset_name, predictor, self._images)
         self._sources = make_sources(predictor, settings, batch, self._folder, progress)
-        detector = {
-            "dataset": dataset_name,
-            "detector": cfg.MODEL.META_ARCHITECTURE,
-            "weights": cfg.MODEL.WEIGHTS,
-            "weights_sha256": weights_sha256(cfg.MODEL.WEIGHTS),
-        }
+        detector, config = _describe(predictor)
+        detector = {"dataset": dataset_name, **detector}
         self._facts = dict(facts or {}) | detector
-        everything = detector | settings.to_json() | {"config": yaml.safe_load(cfg.dump())}
+        everything = detector | settings.to_json() | config
         self._record = Record(self._folder, everything, comm.get_rank())
         kept = self._record.entries.values()
         self._examples = ExampleStore(self._folder / "examples", settings.names, kept)
@@ -120,6 +110,9 @@ class ExplanationEvaluator(DatasetEvaluator):
             self._chosen = self._choose(settings.max_objects)
         # The first process has now written objects.csv anew; from here on all append to it.
         comm.synchronize()
+        if predictor.cfg is None:
+            # Nothing tells its weights from those of an earlier run.
+            self.reset()
 
     @property
     def image_ids(self) -> list[str]:
@@ -326,6 +319,19 @@ class ExplanationEvaluator(DatasetEvaluator):
         folder = self._folder / "maps" / method
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / map_file(image_id, annotation_id), heat_map.astype(np.float32))
+
+
+def _describe(predictor: ODAMPredictor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which detector the numbers belong to, for readers; and its config, for comparison with that of another run."""
+    cfg = predictor.cfg
+    if cfg is None:
+        return {"detector": type(predictor.model).__name__, "weights": "in memory"}, {}
+    facts = {
+        "detector": cfg.MODEL.META_ARCHITECTURE,
+        "weights": cfg.MODEL.WEIGHTS,
+        "weights_sha256": weights_sha256(cfg.MODEL.WEIGHTS),
+    }
+    return facts, {"config": yaml.safe_load(cfg.dump())}
 
 
 def _class_names(dataset_name: str, predictor: ODAMPredictor, images: Mapping[str, ImageObjects]) -> list[str]:

@@ -23,9 +23,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from odam_d2.explain.gradients import row_gradients
+from odam_d2.explain.gradients import Graph, row_gradients
 from odam_d2.explain.reversed.modules import (
     check_reversible,
+    constant_subnet,
     full_precision,
     has_convolutions_below_norms,
     is_worth_sharing,
@@ -50,7 +51,7 @@ Seeded = tuple[Subnet, list[tuple[nn.Conv2d, Tensor]]]
 
 
 def reversed_maps(
-    trace: Trace, output: Tensor, path: str = "auto", memory: int = 2**30, create_graph: bool = False
+    trace: Trace, output: Tensor, path: str = "auto", memory: int = 2**30, graph: Graph = "none"
 ) -> list[Grid]:
     """ODAM maps of all detections, H = ReLU(sum_k dY/dA_k o A_k), equation (2) without smoothing.
 
@@ -60,8 +61,8 @@ def reversed_maps(
         path: ``batched`` or ``auto``, see :func:`plan_level`.
         memory: bytes that patches and their copies may take at a time, however many detections there are. What the
             detections of a level share comes on top: copies of the feature map, two or three a convolution.
-        create_graph: True makes the maps differentiable with respect to the head's weights and to the features; the
-            graph then holds all patches, whatever ``memory`` says.
+        graph: what the maps can be differentiated by: ``none``; ``activations``, the features alone; ``all``, the
+            head's weights and the features. A graph holds all patches, whatever ``memory`` says.
 
     Returns:
         one grid for each level with detections.
@@ -71,17 +72,19 @@ def reversed_maps(
     """
     for subnet in trace.subnets:
         check_reversible(subnet)
-    seeds = iter(row_gradients(output, [v for subnet in trace.subnets for _, v in subnet.predictors], create_graph))
-    with torch.set_grad_enabled(create_graph):
+    values = [v for subnet in trace.subnets for _, v in subnet.predictors]
+    seeds = iter(row_gradients(output, values, create_graph=graph == "all"))
+    subnets = trace.subnets if graph == "all" else [constant_subnet(subnet) for subnet in trace.subnets]
+    with torch.set_grad_enabled(graph != "none"):
         seeded = []
-        for subnet in trace.subnets:
+        for subnet in subnets:
             pairs = [(conv, next(seeds)) for conv, _ in subnet.predictors]
             # One that Y does not depend on, as a class logit on the boxes, need not be run.
             pairs = [(conv, seed) for conv, seed in pairs if seed.any()]
             if pairs:
                 seeded.append((subnet, pairs))
         return [
-            _level_maps(trace, level, rows, seeded, plan_level(trace, level, path, len(rows)), memory)
+            _level_maps(trace, level, rows, seeded, plan_level(trace, level, path, len(rows)), memory, graph)
             for level, rows in _rows_by_level(trace)
         ]
 
@@ -123,7 +126,9 @@ def _rows_by_level(trace: Trace) -> Iterator[tuple[str, Tensor]]:
             yield name, rows
 
 
-def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded], plan: str, memory: int) -> Grid:
+def _level_maps(
+    trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded], plan: str, memory: int, graph: Graph
+) -> Grid:
     features, radius, stride = trace.features[level], _radius(trace), trace.strides[level]
     size = tuple(features.shape[-2:])
     conv, values = trace.subnets[0].predictors[0]
@@ -135,7 +140,7 @@ def _level_maps(trace: Trace, level: str, rows: Tensor, seeded: Sequence[Seeded]
     cell = index // anchors
     y, x, anchor = cell // size[1], cell % size[1], index % anchors
 
-    towers = [ReversedTower(subnet, level, features, radius, plan) for subnet, _ in seeded]
+    towers = [ReversedTower(subnet, level, features, radius, plan, graph == "all") for subnet, _ in seeded]
     for tower in towers:
         tower.fold(Places(y, x, anchor, size, radius), memory)
     side = 2 * radius + 1

@@ -3,6 +3,9 @@
 Shapes: C channels, G groups, (Hl,Wl) level.
 """
 
+import copy
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +15,24 @@ from odam_d2.structures import Subnet
 def full_precision(x: Tensor) -> Tensor:
     """A tensor in float32, whatever autocast made of it; float64 stays what it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def constant_subnet(subnet: Subnet) -> Subnet:
+    """The same subnet, by whose weights and whose forward pass nothing can be differentiated."""
+    return replace(
+        subnet,
+        tower=tuple(map(_constant, subnet.tower)),
+        seen={level: tuple(x.detach() for x in outputs) for level, outputs in subnet.seen.items()},
+        predictors=tuple((_constant(conv), values) for conv, values in subnet.predictors),
+    )
+
+
+def _constant(module: nn.Module) -> nn.Module:
+    """A module of the same tensors, detached; the module itself is left alone."""
+    twin = copy.copy(module)
+    twin._parameters = {name: None if p is None else p.detach() for name, p in module._parameters.items()}
+    twin._modules = {name: None if m is None else _constant(m) for name, m in module._modules.items()}
+    return twin
 
 
 def check_reversible(subnet: Subnet) -> None:

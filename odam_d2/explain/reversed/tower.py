@@ -29,9 +29,14 @@ class ReversedTower:
         features: the level's feature map A, the subnet's input, (1,C,Hl,Wl).
         margin: radius of the patches that come out, at least the subnet's own.
         plan: ``patch``, ``corrected``, ``shared`` or ``whole``, see :mod:`odam_d2.explain.reversed.head`.
+        second_order: whether gradients can be differentiated; otherwise maps can by the features alone, and the subnet
+            is one of :func:`odam_d2.explain.reversed.modules.constant_subnet`.
     """
 
-    def __init__(self, subnet: Subnet, level: str, features: Tensor, margin: int, plan: str):
+    def __init__(
+        self, subnet: Subnet, level: str, features: Tensor, margin: int, plan: str, second_order: bool = False
+    ):
+        self.second_order = second_order
         self.whole = plan == "whole"
         self.margin = margin
         self.radius = tower_radius(subnet)
@@ -44,7 +49,8 @@ class ReversedTower:
         self.first: Tensor | None = None  # kernel of a convolution right above the features, which is the last step
         self.folded: FoldedConvolution | None = None
         self.below: dict[int, int] = {}  # number of a module -> of the first step below it
-        inputs = (features, *subnet.seen[level])
+        # What the features do to gradients is a matter of the second order; what they are multiplied by, of the first.
+        inputs = (features if second_order else features.detach(), *subnet.seen[level])
         position = list(subnet.seen).index(level)
         # Factors of norms that were passed but not yet applied: they commute with masks, and fold into weights.
         scale = full_precision(features).new_ones(subnet.predictors[0][0].in_channels)
@@ -90,7 +96,8 @@ class ReversedTower:
         self, subnet: Subnet, level: str, features: Tensor, plan: str
     ) -> "tuple[Tensor, ReversedTower | None]":
         """What the bases of all GroupNorms need: products with the features, and the backward pass on whole levels."""
-        whole = ReversedTower(subnet, level, features, self.margin, "whole") if plan == "shared" else None
+        arguments = subnet, level, features, self.margin, "whole", self.second_order
+        whole = ReversedTower(*arguments) if plan == "shared" else None
         return level_products(subnet.tower[0].weight, features), whole
 
     def _basis(
@@ -176,7 +183,7 @@ class ReversedTower:
             radius = weight.shape[-1] // 2
             self.steps.append(lambda gradient, places: F.conv_transpose2d(gradient, weight, padding=radius))
             return
-        if weight.device.type == "cpu" and not torch.is_grad_enabled():
+        if weight.device.type == "cpu" and not self.second_order:
             taps = weight.permute(2, 3, 0, 1).contiguous()
             self.steps.append(lambda gradient, places: _transposed_convolution(gradient, taps))
             return

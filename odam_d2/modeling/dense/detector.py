@@ -7,13 +7,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from odam_d2.modeling.dense.observation import DenseObservation, Outputs, flat_modules
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers, without_place
-from odam_d2.modeling.features import Seen, join, observe_features, record_outputs, stage_names
+from odam_d2.modeling.features import (
+    ImageFeatures,
+    Seen,
+    join,
+    observe_features,
+    output_strides,
+    record_outputs,
+    stage_names,
+)
 from odam_d2.modeling.layer_groups import layer_groups
+from odam_d2.modeling.odam_train import ODAMTrain, Positives
 from odam_d2.nms.family import NMS, GreedyNMS
 from odam_d2.structures import by_probability
 
@@ -26,6 +37,7 @@ class ExplainableDense(DenseDetector):
 
     Args:
         nms: the last step of inference; default greedy, Detectron2's own.
+        odam_train: losses on the maps of a training batch's positives; None: training is Detectron2's own.
         **kwargs: the detector's own.
     """
 
@@ -33,9 +45,10 @@ class ExplainableDense(DenseDetector):
     # What it ranks predictions by.
     rank_by = staticmethod(by_probability)
 
-    def __init__(self, *, nms: NMS | None = None, **kwargs: Any):
+    def __init__(self, *, nms: NMS | None = None, odam_train: ODAMTrain | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.nms = nms or GreedyNMS()
+        self.odam_train = odam_train
 
     @property
     def layers(self) -> list[str]:
@@ -89,11 +102,40 @@ class ExplainableDense(DenseDetector):
             )
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Overrides Detectron2's where inference ends with another NMS than its own."""
+        """Overrides Detectron2's where inference ends with another NMS than its own, and where maps are trained."""
+        if self.training and self.odam_train is not None:
+            return self._train_maps(batched_inputs)
         if self.training or isinstance(self.nms, GreedyNMS):
             return super().forward(batched_inputs)
         found = self.observe(batched_inputs, self.nms.layers).detections()
         return [{"instances": without_place(detections)} for detections in found]
+
+    def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
+        """Overrides Detectron2's where maps are trained by several processes: they divide by what one process would.
+
+        Gradients are averaged over the processes, so each divides by its share.
+        """
+        processes = comm.get_world_size()
+        if self.odam_train is not None and processes > 1:
+            total = torch.tensor(float(value), device=self.device)
+            torch.distributed.all_reduce(total)
+            value, initial_value = total.item() / processes, initial_value / processes
+        return super()._ema_update(name, value, initial_value, momentum)
+
+    def _train_maps(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The detector's losses, and those on the maps of its positives, from one forward pass."""
+        images = self.preprocess_image(batched_inputs)
+        outputs = self.backbone(images.tensor)
+        features = [outputs[name] for name in self.head_in_features]
+        with self.recording_towers() as seen:
+            predictions = self.head(features)
+        objects = [one["instances"].to(self.device) for one in batched_inputs]
+        losses = self.forward_training(images, features, predictions, objects)
+        own = ImageFeatures.of_batch(outputs, output_strides(self.backbone))
+        observation = DenseObservation(self, ("fpn",), images, own, predictions, seen, evaluation=False)
+        labelled = zip(*self.label_anchors(self.anchor_generator(features), objects))
+        positives = [Positives.of_labels(labels, boxes, self.num_classes) for labels, boxes in labelled]
+        return losses | self.odam_train.losses(observation, positives)
 
     def layer_groups(self) -> dict[str, list[nn.Parameter]]:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`."""

@@ -14,6 +14,7 @@ from odam_d2.modeling.dense.observation import Outputs
 from odam_d2.modeling.embedding import EmbeddingDense, dense_embedding_arguments
 from odam_d2.modeling.ignore import IgnoringFCOS
 from odam_d2.modeling.nms import detector_nms
+from odam_d2.modeling.odam_train import ODAMTrain
 
 
 @META_ARCH_REGISTRY.register()
@@ -51,6 +52,7 @@ class ODAMFCOS(EmbeddingDense, IgnoringFCOS, ExplainableDense, FCOS):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "nms": detector_nms(cfg, cls.batched_layer),
+            "odam_train": ODAMTrain.from_config(cfg, cls.batched_layer),
             **dense_embedding_arguments(cfg, shapes, 1, fcos.NORM),
         }
 

@@ -10,6 +10,7 @@ from odam_d2.modeling.dense.detector import ExplainableDense
 from odam_d2.modeling.embedding import EmbeddingDense, dense_embedding_arguments
 from odam_d2.modeling.ignore import IgnoringDense
 from odam_d2.modeling.nms import detector_nms
+from odam_d2.modeling.odam_train import ODAMTrain
 
 
 @META_ARCH_REGISTRY.register()
@@ -27,4 +28,8 @@ class ODAMRetinaNet(EmbeddingDense, IgnoringDense, ExplainableDense, RetinaNet):
         shapes = [arguments["backbone"].output_shape()[f] for f in arguments["head_in_features"]]
         num_anchors = arguments["anchor_generator"].num_cell_anchors[0]
         embedding = dense_embedding_arguments(cfg, shapes, num_anchors, cfg.MODEL.RETINANET.NORM)
-        return arguments | embedding | {"nms": detector_nms(cfg, cls.batched_layer)}
+        ours = {
+            "nms": detector_nms(cfg, cls.batched_layer),
+            "odam_train": ODAMTrain.from_config(cfg, cls.batched_layer),
+        }
+        return arguments | embedding | ours

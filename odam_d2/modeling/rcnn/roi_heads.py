@@ -6,6 +6,7 @@ Shapes: D detections, R proposals or regions, K classes, C channels, P side of a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -20,6 +21,7 @@ from odam_d2.modeling.explainable import without_place
 from odam_d2.modeling.features import ImageFeatures
 from odam_d2.modeling.ignore import IgnoringCascadeROIHeads, IgnoringROIHeads
 from odam_d2.modeling.nms import detector_nms
+from odam_d2.modeling.odam_train import ODAMTrain, Positives
 from odam_d2.modeling.rcnn.observation import RegionObservation, regions_of
 from odam_d2.nms.family import NMS, GreedyNMS
 
@@ -32,19 +34,25 @@ class ExplainableROIHeads(nn.Module):
 
     Args:
         nms: the last step of inference; default greedy, Detectron2's own.
+        odam_train: losses on the maps of a training batch's positives; None: training is Detectron2's own.
         **kwargs: the heads' own.
     """
 
     batched_layer = "roi_pool"
 
-    def __init__(self, *, nms: NMS | None = None, **kwargs: Any):
+    def __init__(self, *, nms: NMS | None = None, odam_train: ODAMTrain | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.nms = nms or GreedyNMS()
+        self.odam_train = odam_train
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Detectron2's arguments, and the NMS."""
-        return super().from_config(cfg, input_shape) | {"nms": detector_nms(cfg, cls.batched_layer)}
+        """Detectron2's arguments, the NMS, and what maps are trained for."""
+        ours = {
+            "nms": detector_nms(cfg, cls.batched_layer),
+            "odam_train": ODAMTrain.from_config(cfg, cls.batched_layer),
+        }
+        return super().from_config(cfg, input_shape) | ours
 
     def box_stages(self) -> list[tuple[Any, FastRCNNOutputLayers]]:
         """(box head, predictor) of every stage."""
@@ -71,12 +79,31 @@ class ExplainableROIHeads(nn.Module):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Overrides Detectron2's where inference ends with another NMS than its own."""
+        """Overrides Detectron2's where inference ends with another NMS than its own, and where maps are trained."""
+        if self.training and self.odam_train is not None:
+            sampled, losses = super().forward(images, features, proposals, targets)
+            return sampled, losses | self._map_losses(images, features, sampled)
         if self.training or isinstance(self.nms, GreedyNMS):
             return super().forward(images, features, proposals, targets)
         own = ImageFeatures.of_batch(features, {})
         found = RegionObservation(self, self.nms.layers, images, own, regions_of(proposals)).raw_detections()
         return [without_place(detections) for detections in found], {}
+
+    def _map_losses(
+        self, images: ImageList, features: dict[str, Tensor], sampled: Sequence[Instances]
+    ) -> dict[str, Tensor]:
+        """ODAM-Train's losses on the sampled regions that show an object; they alone are pooled once more."""
+        regions, positives = [], []
+        for of_image in sampled:
+            own = of_image[of_image.gt_classes < self.num_classes]
+            places = torch.arange(len(own), device=own.gt_classes.device)
+            # Without objects in an image its regions have no gt_boxes.
+            boxes = (own.gt_boxes if own.has("gt_boxes") else own.proposal_boxes).tensor
+            regions.append(own.proposal_boxes.tensor[:, None])
+            positives.append(Positives(places, own.gt_classes, boxes))
+        maps = ImageFeatures.of_batch(features, {})
+        observation = RegionObservation(self, ("roi_pool",), images, maps, regions, evaluation=False)
+        return self.odam_train.losses(observation, positives)
 
     def levels_of(self, boxes: Tensor) -> list[str]:
         """Name of the feature map from which the pooler reads each region, (D,4) -> D names."""
@@ -136,6 +163,17 @@ class ODAMCascadeROIHeads(IgnoringCascadeROIHeads, _WithoutEmbedding, CascadeROI
 @ROI_HEADS_REGISTRY.register()
 class ODAMRes5ROIHeads(IgnoringROIHeads, _WithoutEmbedding, Res5ROIHeads):
     """Detectron2's :class:`Res5ROIHeads` (the C4 models), explainable; ``roi_pool`` is what res5 reads."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Detectron2's arguments, and the NMS; trained maps (``ODAM.TRAIN``) are refused.
+
+        Raises:
+            ValueError: Detectron2's heads of this kind do not say which regions they sampled.
+        """
+        if cfg.ODAM.TRAIN.ENABLED:
+            raise ValueError(f"{cls.__name__} cannot train maps; set ODAM.TRAIN.ENABLED to False, or use ODAMROIHeads")
+        return super().from_config(cfg, input_shape)
 
     def box_stages(self) -> list[tuple[Any, FastRCNNOutputLayers]]:
         """res5 with average pooling, and the predictor."""

@@ -59,15 +59,17 @@ def test_both_subnets_of_a_detector_share_theirs(target, monkeypatch):
     assert plans and torch.allclose(found.maps, expected.maps, rtol=1e-3, atol=1e-5 * float(expected.maps.max()))
 
 
-def test_they_are_differentiable(monkeypatch):
+@pytest.mark.parametrize("graph", ["activations", "all"])
+def test_they_are_differentiable(graph, monkeypatch):
     trace = head_trace(group_norm_tower(3), conv(6, 3), CROWDED)
     output = target_output(trace, "class_logit").sigmoid()
     subnet = trace.subnets[0]
-    sources = [trace.features["p3"], *(m.weight for m in subnet.tower if isinstance(m, nn.Conv2d | nn.GroupNorm))]
+    weights = [m.weight for m in subnet.tower if isinstance(m, nn.Conv2d | nn.GroupNorm)]
+    sources = [trace.features["p3"], *(weights if graph == "all" else [])]
     gradients = []
     for worth in (False, True):
         monkeypatch.setattr(head, "is_worth_sharing", lambda *args, worth=worth: worth)
-        loss = sum((m**2).sum() for m in whole_maps(trace, reversed_maps(trace, output, create_graph=True)))
+        loss = sum((m**2).sum() for m in whole_maps(trace, reversed_maps(trace, output, graph=graph)))
         gradients.append(torch.autograd.grad(loss, sources, retain_graph=True))
     for mine, theirs in zip(*gradients):
         assert theirs.abs().max() > 0 and torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))

@@ -311,12 +311,45 @@ def test_maps_are_differentiable_by_weights_and_features(norm, path):
         feature = trace.features[level]
         (gradient,) = torch.autograd.grad(output[d], feature, create_graph=True)
         expected.append((gradient * feature).sum(dim=1)[0].relu())
-    found = whole_maps(trace, reversed_maps(trace, output, path, create_graph=True))
+    found = whole_maps(trace, reversed_maps(trace, output, path, graph="all"))
     losses = [sum((m**2).sum() for m in maps) for maps in (found, expected)]
     assert torch.allclose(*losses, rtol=1e-4)
     for mine, theirs in zip(*(torch.autograd.grad(loss, sources, retain_graph=True) for loss in losses)):
         assert theirs.abs().sum() > 0
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("path", ["batched", "auto"])
+@pytest.mark.parametrize("tower", ["plain", "norm", "norm first"])
+def test_with_constant_gradients_maps_are_differentiable_by_the_features_alone(tower, path):
+    torch.manual_seed(0)
+    modules = {
+        "plain": [conv(4, 6), nn.ReLU(), conv(6, 6), nn.ReLU()],
+        "norm": group_norm_tower(1),
+        "norm first": [nn.GroupNorm(2, 4), conv(4, 6), nn.ReLU()],
+    }[tower]
+    trace = head_trace(modules, conv(6, 3), CORNERS_AND_MIDDLE)
+    output = target_output(trace, "class_logit").sigmoid()
+    found = whole_maps(trace, reversed_maps(trace, output, path, graph="activations"))
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.rand(m.shape, generator=generator) for m in found]
+    loss = sum((m * w).sum() for m, w in zip(found, weights))
+    levels = sorted(set(trace.levels))
+    mine = torch.autograd.grad(loss, [trace.features[level] for level in levels], retain_graph=True)
+    parameters = [p for module in modules for p in module.parameters()]
+    parts = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    assert all(part is None for part in parts) and all(p.requires_grad for p in parameters)
+    plain = whole_maps(trace, reversed_maps(trace, output, path))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(found, plain))
+    if tower == "plain" or path == "auto":  # these are exact: what autograd says is the expected value
+        expected = dict.fromkeys(levels, 0)
+        for d, (level, weight) in enumerate(zip(trace.levels, weights)):
+            features = trace.features[level]
+            (gradient,) = torch.autograd.grad(output[d], features, retain_graph=True)
+            expected[level] = expected[level] + gradient * (weight * ((gradient * features).sum(dim=1)[0] > 0))
+        for own, theirs in zip(mine, expected.values()):
+            assert theirs.abs().max() > 0
+            assert torch.allclose(own, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_maps_are_detached_by_default():
