@@ -22,7 +22,7 @@ BELOW = {
     "nms": {"structures", "explain"},
     "show": {"files"},
     # A detector holds objects that its config built, its NMS and its losses, and only calls them.
-    "modeling": {"structures", "explain", "nms", "losses"},
+    "modeling": {"files", "structures", "explain", "nms", "losses"},
     "model_zoo": {"config", "modeling"},
     "data": {"boxes", "files", "notices"},
     "evaluation": {"boxes", "files", "structures", "explain", "modeling", "data", "show", "predictor"},

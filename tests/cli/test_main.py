@@ -15,7 +15,8 @@ MODULES = {path.stem for path in Path("odam_d2/cli").glob("*.py")} - {"__init__"
 MODULES -= {"arguments", "common", "explain_report", "main", "memory", "overlap", "processes", "settings"}
 # Fronts whose names are older than those of the commands.
 NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity", "train_net": "train"}
-FRONTS = sorted(path for path in Path("scripts").glob("*.py") if path.stem != "benchmark")
+# The others are no commands of odam.
+FRONTS = sorted(path for path in Path("scripts").glob("*.py") if path.stem not in ("benchmark", "docs_roles"))
 FRONTS.append(Path("projects/ODAM/train_net.py"))
 
 

@@ -118,11 +118,14 @@ def test_links_lead_somewhere(page):
         file, _, anchor = target.partition("#")
         path = Path(page).parent / file if file else Path(page)
         if page.startswith("docs/"):
-            assert ".." not in file, f"{target} leaves docs/, which is all that the site has"
+            inside = path.resolve().is_relative_to(Path("docs").resolve())
+            assert inside, f"{target} leaves docs/, which is all that the site has"
             # The site's own build finds links to pages that are not there.
             if not path.exists():
                 continue
         assert path.exists(), f"{target} is not there"
+        if anchor.startswith("odam_d2."):  # of the API reference: the site's own build finds it
+            continue
         assert not anchor or anchor in anchors(path), f"{target}: no such heading"
 
 

@@ -249,11 +249,20 @@ def test_settings_come_before_the_config_and_methods_are_the_settings_own(predic
         assert np.array_equal(saved_maps(tmp_path / "own")[name], heat_map)
 
 
-def test_a_predictor_without_a_config_cannot_be_recorded(predictor, dataset, tmp_path):
-    own = ODAMPredictor.from_model(predictor.model, predictor.class_names)
-    with pytest.raises(ValueError, match=r"an evaluation records the config and the weights.*ODAMPredictor\(cfg\)"):
-        ExplanationEvaluator(own, NAME, tmp_path, settings("odam"))
-    assert not list(tmp_path.iterdir())
+def test_a_predictor_without_a_config_begins_anew_and_says_whose_numbers_these_are(predictor, dataset, tmp_path):
+    cfg = predictor.cfg
+    size = {"min_size": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
+    own = ODAMPredictor.from_model(predictor.model, predictor.class_names, input_format=cfg.INPUT.FORMAT, **size)
+    expected = evaluate(predictor, tmp_path / "with", settings("odam"))
+    assert evaluate(own, tmp_path / "without", settings("odam")) == expected
+    assert "weights: in memory" in (tmp_path / "without" / "tables.md").read_text()
+    # Its weights may be others by now, and nobody could tell.
+    again = ExplanationEvaluator(own, NAME, tmp_path / "without", settings("odam"))
+    assert not (tmp_path / "without" / "summary.json").exists()
+    for image_id in again.image_ids:
+        again.process([{"image_id": image_id}])
+    again.evaluate()
+    assert again.summary == expected
 
 
 def test_images_that_were_not_processed_are_warned_of(predictor, dataset, tmp_path, caplog):
