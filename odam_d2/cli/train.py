@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
@@ -18,6 +19,7 @@ from odam_d2.engine import ODAMTrainer
 from odam_d2.model_zoo.files import find_config_file
 from odam_d2.modeling.checkpoint import CompleteCheckpointer
 from odam_d2.modeling.config_check import check_config
+from odam_d2.training_curves import draw_training_curves
 
 EXAMPLES = """
 examples:
@@ -79,6 +81,9 @@ def work(args: argparse.Namespace) -> None:
         trainer = ODAMTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
+        if comm.is_main_process():
+            folder = Path(cfg.OUTPUT_DIR)
+            draw_training_curves(folder / "metrics.json", folder / "curves.png")
         return
     model = ODAMTrainer.build_model(cfg)
     CompleteCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
