@@ -63,4 +63,5 @@ def _draw(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], window:
         axes.plot(x[width - 1 :], smooth, marker="o" if window == 1 else "", markersize=3, label=label)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, frameon=False)
+    # Below, where it hides no line.
+    axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
