@@ -13,7 +13,11 @@ crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps
 resume      a run over thousands of photographs that is killed and goes on: nothing lost, nothing twice
 
-all         one after the other, whatever becomes of each; with --device cuda those that use a GPU, up to crowds
+odam_train_tables
+            Tables 9, 11 and 12 on synthetic crowds; trains for hours, and goes on where it was stopped
+
+all         all but the last, one after the other, whatever becomes of each; with --device cuda those that use a GPU,
+            up to crowds
 """
 
 import argparse
@@ -32,6 +36,8 @@ from benchmarks.measure import Options, describe_machine
 from odam_d2.cli.memory import keep_memory
 
 BENCHMARKS = ("paths", "nms", "odam_train", "drise", "folder", "memory", "crowds", "crowdhuman", "metrics", "resume")
+# Not part of all.
+LONG = ("odam_train_tables",)
 # The others are NumPy's, or about files.
 ON_DEVICE = BENCHMARKS[:7]
 
@@ -40,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"))
+    parser.add_argument("benchmark", choices=(*BENCHMARKS, *LONG, "all"))
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--repeats", type=int, help="measurements, of which the median counts (default 5; quick: 1)")
     parser.add_argument("--quick", action="store_true", help="small sizes: whether everything runs, not how fast")

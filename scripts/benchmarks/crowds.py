@@ -22,7 +22,7 @@ from benchmarks.measure import Options, Table, timed
 from odam_d2 import ODAMPredictor, read_image
 from odam_d2.data.builtin import register_all
 from odam_d2.data.odgt import OdgtDetections, read_odgt
-from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
+from odam_d2.evaluation.detections.crowdhuman import CrowdResult, evaluate_crowd
 from odam_d2.nms import Candidates, feature_nms, greedy_nms, odam_nms, soft_nms
 
 DATASETS = ("synthetic_crowd_val0", "synthetic_crowd_val1", "synthetic_crowd_val2")
@@ -45,7 +45,7 @@ def run(options: Options) -> Iterator[Table]:
         cfg = options.load_config(f"configs/odam_nms/{file}_lite0_synthetic.yaml", opts)
         # A two-stage detector has one way to make all maps together.
         paths = ("auto", "batched") if node == "FCOS" else ("auto",)
-        rows = list(compare(cfg, cfg.MODEL[node].NMS_THRESH_TEST, paths, images))
+        rows = list(rows_of(*compare(cfg, cfg.MODEL[node].NMS_THRESH_TEST, paths, images)))
         yield Table(f"{name} on synthetic crowds", rows, note)
 
 
@@ -85,7 +85,13 @@ def family(
     return found
 
 
-def compare(cfg: CfgNode, iou: float, paths: Sequence[str], images: int) -> Iterator[dict]:
+# (name of the NMS, what it looks at beside boxes) -> the measures on each validation set.
+Measured = dict[tuple[str, str], list[CrowdResult]]
+# What takes time -> seconds of each image.
+Times = dict[object, list[float]]
+
+
+def compare(cfg: CfgNode, iou: float, paths: Sequence[str], images: int) -> tuple[Measured, Times]:
     predictor = ODAMPredictor(cfg)
     nms, limit = predictor.model.nms, cfg.TEST.DETECTIONS_PER_IMAGE
     results, times = defaultdict(list), defaultdict(list)
@@ -111,6 +117,10 @@ def compare(cfg: CfgNode, iou: float, paths: Sequence[str], images: int) -> Iter
         truth = [image for image in read_odgt(MetadataCatalog.get(dataset).odgt_file) if image.id in names]
         for key, detections in found.items():
             results[key].append(evaluate_crowd(truth, detections))
+    return results, times
+
+
+def rows_of(results: Measured, times: Times) -> Iterator[dict]:
     for (name, part), measured in results.items():
         yield {
             "NMS": name,

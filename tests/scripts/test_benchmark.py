@@ -86,7 +86,7 @@ def datasets(tmp_path_factory):
     photographs.mkdir(parents=True)
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
         Image.fromarray(getattr(data, name)()).resize((160, 120)).save(photographs / f"{name}.jpg")
-    for split in ("val0", "val1", "val2"):
+    for split in ("train", "val0", "val1", "val2"):
         write_dataset(root / "synthetic_crowd" / split, seed=SPLITS[split][0], count=2)
     return root
 
@@ -117,6 +117,18 @@ def test_everything_runs_in_small_sizes(device, datasets, tmp_path):
         ((row,),) = tables["resume"].values()
         assert row["lines"] == row["photographs"] == row["raw maps"] == 100 and row["lost"] == row["twice"] == 0
         assert 50 <= row["done when killed"] < 100
+
+
+@pytest.mark.slow
+def test_detectors_are_trained_and_tables_made_of_them(datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", "cpu", "odam_train_tables")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    tables = json.loads((tmp_path / "odam_train_tables.json").read_text())["tables"]
+    assert len(tables) == 4 and done.stdout.count("training fcos, ") == 3
+    nms, maps = list(tables.values())[:2]
+    assert [row["ODAM-Train"] for row in nms[:3]] == ["without", "first order", "second order"]
+    assert {row["NMS"] for row in nms} == {"NMS", "Soft-NMS", "ODAM-NMS .9/.1", "ODAM-NMS .8/.2"}
+    assert len(maps) == 3 and all("Deletion ↓" in row for row in maps)
 
 
 @pytest.mark.slow
