@@ -81,7 +81,6 @@ def check_command(words: list[str]) -> None:
         "source": _check_activation,
         "pip": _check_pip,
         "python": _check_benchmark,
-        "git": _check_git,
     }
     assert words[0] in checks, f"{shlex.join(words)}: tests/pages.py does not know how to check it"
     checks[words[0]](*words[1:])
@@ -142,13 +141,6 @@ def _check_pip(verb: str, what: str) -> None:
     folder, _, extra = what.partition("[")
     assert verb == "install" and (ROOT / folder / "pyproject.toml").is_file()
     assert not extra or f"\n{extra.removesuffix(']')} = [" in (ROOT / folder / "pyproject.toml").read_text()
-
-
-def _check_git(verb: str, what: str, *words: str) -> None:
-    """Not run: a clone may be shallow. It gets a file of an earlier revision."""
-    revision, _, file = what.partition(":")
-    assert verb == "show" and re.fullmatch("[0-9a-f]{7,40}", revision) and (ROOT / file).is_file()
-    assert words[0] == ">"
 
 
 def _check_benchmark(script: str, *words: str) -> None:
