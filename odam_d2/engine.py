@@ -83,7 +83,7 @@ def check_losses(model: nn.Module, inputs: tuple[Any, ...], losses: Any) -> None
     finite = torch.stack([torch.isfinite(value.detach()).all() for value in losses.values()]).tolist()
     if all(finite):
         return
-    wrong = ", ".join(f"{name} {float(losses[name]):g}" for name, fine in zip(losses, finite) if not fine)
+    wrong = ", ".join(f"{name} {losses[name].detach().item():g}" for name, fine in zip(losses, finite) if not fine)
     images = ", ".join(str(one.get("image_id", one.get("file_name", "?"))) for one in inputs[0])
     raise FloatingPointError(
         f"iteration {get_event_storage().iter}: {wrong}, on the images {images}; lower SOLVER.BASE_LR, or look at them"

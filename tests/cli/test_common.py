@@ -81,7 +81,12 @@ def test_a_bar_is_drawn_on_a_terminal_and_nowhere_else(monkeypatch, capsys):
 
 
 def test_detectron2_tells_warnings_alone(call, capsys):
+    from detectron2.utils.logger import setup_logger
+
     from odam_d2.cli.common import quiet_detectron2
+
+    # Once a process it gives a logger what prints; another test may have taken that away again.
+    setup_logger.cache_clear()
 
     def work(_):
         quiet_detectron2()
