@@ -41,26 +41,26 @@ def draw_training_curves(metrics_file: str | Path, path: str | Path) -> bool:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2 if qualities else 1, squeeze=False)[0]
-    _draw(axes[0], rows, {name: name for name in ("total_loss", *losses)}, WINDOW)
+    _draw(axes[0], rows, ["total_loss", *losses], WINDOW)
     axes[0].set(xlabel="iteration", ylabel="loss")
     if qualities:
-        keys = {key: key for name in qualities for row in rows for key in row if key.endswith(f"/{name}")}
-        _draw(axes[1], rows, keys, 1)
+        keys = dict.fromkeys(key for name in qualities for row in rows for key in row if key.endswith(f"/{name}"))
+        _draw(axes[1], rows, list(keys), 1)
         axes[1].set(xlabel="iteration", ylabel="%")
     figure.savefig(path, dpi=110)
     return True
 
 
-def _draw(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], window: int) -> None:
+def _draw(axes: Axes, rows: list[dict[str, Any]], names: list[str], window: int) -> None:
     """One line for each name, over the rows that have it."""
-    for key, label in names.items():
-        points = [(row["iteration"], row[key]) for row in rows if key in row]
+    for name in names:
+        points = [(row["iteration"], row[name]) for row in rows if name in row]
         if not points:
             continue
         x, y = np.array(points, dtype=np.float64).T
         width = min(window, len(y))
         smooth = np.convolve(y, np.ones(width) / width, mode="valid")
-        axes.plot(x[width - 1 :], smooth, marker="o" if window == 1 else "", markersize=3, label=label)
+        axes.plot(x[width - 1 :], smooth, marker="o" if window == 1 else "", markersize=3, label=name)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     # Below, where it hides no line.

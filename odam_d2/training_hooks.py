@@ -11,7 +11,6 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from odam_d2.data.class_names import class_names
-from odam_d2.data.objects import load_objects
 from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import CHEAP, ExplanationSettings
 from odam_d2.explain import ExplainSettings
@@ -56,7 +55,7 @@ def measure_maps(cfg: CfgNode, model: nn.Module) -> "OrderedDict[str, dict[str, 
             evaluator.process([{"image_id": image_id}])
         found = evaluator.evaluate()
         if comm.is_main_process():
-            image = load_objects(dataset)[evaluator.image_ids[0]].read_image()
+            image = evaluator.read_image(evaluator.image_ids[0])
             get_event_storage().put_image("maps", draw_maps(predictor, image))
     return OrderedDict(maps=found["odam"]) if found else OrderedDict()
 

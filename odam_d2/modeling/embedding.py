@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from odam_d2.losses.margin import margin_loss
 from odam_d2.modeling.features import record_outputs
+from odam_d2.modeling.positives import Positives, matched_boxes
 
 # (embeddings (P,E), objects (P,)) of one image -> scalar.
 EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]
@@ -189,10 +190,8 @@ class _Embedding(nn.Module):
         """
         losses = []
         for own, label, box in zip(embeddings, labels, boxes):
-            positive = (label >= 0) & (label < self.num_classes)
-            # A box names an object: where two objects have the same box, Detectron2 matches everything to the first.
-            _, objects = torch.unique(box[positive], dim=0, return_inverse=True)
-            losses.append(self.embedding_loss(own[positive], objects))
+            positives = Positives.of_labels(label, box, self.num_classes)
+            losses.append(self.embedding_loss(own[positives.places], positives.objects))
         return {"loss_embedding": self.embedding_loss_weight * torch.stack(losses).mean()}
 
 
@@ -257,6 +256,5 @@ class EmbeddingROIHeads(_Embedding, StandardROIHeads):
         with record_outputs([self.box_head]) as seen:
             losses = super()._forward_box(features, proposals)
         embeddings = self.embed(seen(0, 0)).split([len(p) for p in proposals])
-        # Without objects in an image its proposals have no gt_boxes, and no positives that would ask for them.
-        boxes = [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+        boxes = [matched_boxes(p) for p in proposals]
         return losses | self._embedding_losses(embeddings, [p.gt_classes for p in proposals], boxes)

@@ -5,7 +5,6 @@ Shapes: P positives of one image, (h,w) network input before padding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode
@@ -16,36 +15,11 @@ from torch import Tensor
 from odam_d2.explain import ExplainSettings, GradientExplainer
 from odam_d2.losses.odam_train import NEGATIVES, odam_train_losses
 from odam_d2.modeling.explainable import Observation
+from odam_d2.modeling.positives import Positives
 from odam_d2.structures import Trace
 
 # Pixels of the network input that a cell of the compared maps stands for.
 MAP_STRIDE = 16
-
-
-class Positives(NamedTuple):
-    """The positive samples of one image.
-
-    Attributes:
-        places: where the detector makes each, (P,) int64.
-        classes: of the object that it was matched to, (P,) int64.
-        boxes: that object's box, XYXY in network-input pixels, (P,4).
-    """
-
-    places: Tensor
-    classes: Tensor
-    boxes: Tensor
-
-    @classmethod
-    def of_labels(cls, labels: Tensor, boxes: Tensor, num_classes: int) -> "Positives":
-        """Those among labelled places.
-
-        Args:
-            labels: an object's class, else ``num_classes`` for background or -1 for what is ignored, (L,) int64.
-            boxes: the ground-truth box that each place was matched to, (L,4).
-            num_classes: without background.
-        """
-        places = ((labels >= 0) & (labels < num_classes)).nonzero()[:, 0]
-        return cls(places, labels[places], boxes[places])
 
 
 @dataclass(frozen=True)
@@ -124,8 +98,7 @@ class ODAMTrain:
             # The detector has come apart, and so have its other losses: whoever looks at losses says so.
             lost = trace.logits.new_tensor(float("nan"))
             return lost, lost
-        # A box names an object: where two objects have the same box, Detectron2 matches everything to the first.
-        _, objects = torch.unique(positives.boxes, dim=0, return_inverse=True)
+        objects = positives.objects
         ious = matched_pairwise_iou(Boxes(trace.boxes.detach()), Boxes(positives.boxes))
         if len(ious) > self.max_samples:
             chosen = best_samples(objects, ious, self.max_samples)

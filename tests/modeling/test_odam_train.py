@@ -15,7 +15,8 @@ from modeling.test_nms_in_detectors import any_detector
 from modeling.test_observation import observe_training_batch
 from odam_d2.explain import GradientExplainer, target_output
 from odam_d2.losses.odam_train import MARGIN
-from odam_d2.modeling.odam_train import MAP_STRIDE, ODAMTrain, Positives, best_samples
+from odam_d2.modeling.odam_train import MAP_STRIDE, ODAMTrain, best_samples
+from odam_d2.modeling.positives import Positives
 from odam_d2.structures import Grid, HeatMaps
 
 KINDS = ("fcos", "fcos_gn", "retinanet", "faster_rcnn", "cascade")

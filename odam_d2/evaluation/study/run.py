@@ -119,6 +119,10 @@ class ExplanationEvaluator(DatasetEvaluator):
         """The images to process, in the dataset's order."""
         return list(self._images)
 
+    def read_image(self, image_id: str) -> np.ndarray:
+        """One of the images to process, (h,w,3) uint8 BGR."""
+        return self._images[image_id].read_image()
+
     @property
     def model(self) -> ObservingModel:
         """The detector with outputs that :meth:`process` need not detect anew."""

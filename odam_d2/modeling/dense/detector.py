@@ -24,7 +24,8 @@ from odam_d2.modeling.features import (
     stage_names,
 )
 from odam_d2.modeling.layer_groups import layer_groups
-from odam_d2.modeling.odam_train import ODAMTrain, Positives
+from odam_d2.modeling.odam_train import ODAMTrain
+from odam_d2.modeling.positives import Positives
 from odam_d2.nms.family import NMS, GreedyNMS
 from odam_d2.structures import by_probability
 

@@ -21,7 +21,8 @@ from odam_d2.modeling.explainable import without_place
 from odam_d2.modeling.features import ImageFeatures
 from odam_d2.modeling.ignore import IgnoringCascadeROIHeads, IgnoringROIHeads
 from odam_d2.modeling.nms import detector_nms
-from odam_d2.modeling.odam_train import ODAMTrain, Positives
+from odam_d2.modeling.odam_train import ODAMTrain
+from odam_d2.modeling.positives import Positives, matched_boxes
 from odam_d2.modeling.rcnn.observation import RegionObservation, regions_of
 from odam_d2.nms.family import NMS, GreedyNMS
 
@@ -97,10 +98,8 @@ class ExplainableROIHeads(nn.Module):
         for of_image in sampled:
             own = of_image[of_image.gt_classes < self.num_classes]
             places = torch.arange(len(own), device=own.gt_classes.device)
-            # Without objects in an image its regions have no gt_boxes.
-            boxes = (own.gt_boxes if own.has("gt_boxes") else own.proposal_boxes).tensor
             regions.append(own.proposal_boxes.tensor[:, None])
-            positives.append(Positives(places, own.gt_classes, boxes))
+            positives.append(Positives(places, own.gt_classes, matched_boxes(own)))
         maps = ImageFeatures.of_batch(features, {})
         observation = RegionObservation(self, ("roi_pool",), images, maps, regions, evaluation=False)
         return self.odam_train.losses(observation, positives)
