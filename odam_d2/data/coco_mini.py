@@ -7,7 +7,9 @@ COCO's own annotation files restricted to those images, ``annotations/instances_
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
@@ -30,18 +32,35 @@ def register_coco_mini(root: str | Path | None = None) -> None:
         root: folder that holds ``coco_mini`` and ``coco_more``; default ``$DETECTRON2_DATASETS``, as for Detectron2's
             own datasets.
     """
-    # The 80 COCO classes in COCO's order, known before the files are read: a predictor needs only the names.
-    classes = _get_builtin_metadata("coco")
     load = {}
     for name, (folder, split) in PARTS.items():
         base = datasets_folder(root) / folder
-        json_file, image_root = str(base / "annotations" / f"instances_{split}.json"), str(base / split)
-        load[name] = functools.partial(load_coco, json_file, image_root, name)
-        register_dataset(name, load[name], evaluator_type="coco", json_file=json_file, image_root=image_root, **classes)
+        load[name] = register_coco_file(name, base / "annotations" / f"instances_{split}.json", base / split)
     register_dataset(
         BOTH,
         lambda: [one for name in PARTS_OF_BOTH for one in load[name]()],
         evaluator_type="coco",
         parts=PARTS_OF_BOTH,
-        **classes,
+        **_get_builtin_metadata("coco"),
     )
+
+
+def register_coco_file(
+    name: str, json_file: Path, image_root: Path, extra_annotation_keys: Sequence[str] = ()
+) -> Callable[[], list[dict[str, Any]]]:
+    """Register an annotation file of the 80 COCO classes, but for a name that is taken; it is read later.
+
+    Args:
+        name: in Detectron2's catalogs.
+        json_file: its path.
+        image_root: folder of its images.
+        extra_annotation_keys: fields of annotations that are kept beside COCO's own.
+
+    Returns:
+        what reads it.
+    """
+    load = functools.partial(load_coco, str(json_file), str(image_root), name, tuple(extra_annotation_keys))
+    files = {"json_file": str(json_file), "image_root": str(image_root)}
+    # The classes in COCO's order are known before the files are read: a predictor needs only the names.
+    register_dataset(name, load, evaluator_type="coco", **files, **_get_builtin_metadata("coco"))
+    return load

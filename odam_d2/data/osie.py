@@ -4,13 +4,10 @@
 classes, each with the ``score`` that the detector gave it, in ``annotations/instances_pseudo.json``.
 """
 
-import functools
 from pathlib import Path
 
-from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
-
-from odam_d2.data.catalog import datasets_folder, register_dataset
-from odam_d2.data.coco_json import load_coco
+from odam_d2.data.catalog import datasets_folder
+from odam_d2.data.coco_mini import register_coco_file
 
 
 def register_osie(root: str | Path | None = None) -> None:
@@ -20,12 +17,4 @@ def register_osie(root: str | Path | None = None) -> None:
         root: folder that holds ``osie``; default ``$DETECTRON2_DATASETS``, as for Detectron2's own datasets.
     """
     base = datasets_folder(root) / "osie"
-    json_file, image_root = str(base / "annotations" / "instances_pseudo.json"), str(base / "stimuli")
-    register_dataset(
-        "osie_pseudo",
-        functools.partial(load_coco, json_file, image_root, "osie_pseudo", ("score",)),
-        evaluator_type="coco",
-        json_file=json_file,
-        image_root=image_root,
-        **_get_builtin_metadata("coco"),
-    )
+    register_coco_file("osie_pseudo", base / "annotations" / "instances_pseudo.json", base / "stimuli", ("score",))

@@ -21,7 +21,7 @@ from benchmarks.kept_sets import DETECTORS, with_path
 from benchmarks.measure import Options, Table, timed
 from odam_d2 import ODAMPredictor, read_image
 from odam_d2.data.builtin import register_all
-from odam_d2.data.odgt import OdgtDetections, read_odgt
+from odam_d2.data.odgt import OdgtDetections, OdgtImage, read_odgt
 from odam_d2.evaluation.detections.crowdhuman import CrowdResult, evaluate_crowd
 from odam_d2.nms import Candidates, feature_nms, greedy_nms, odam_nms, soft_nms
 
@@ -56,6 +56,13 @@ def check_data() -> None:
         raise FileNotFoundError(
             f"there is no {missing[0]}; `odam make-synthetic-crowd --splits val0,val1,val2` makes it in a minute"
         )
+
+
+def read_set(dataset: str, images: int | None) -> tuple[list[dict], list[OdgtImage]]:
+    """The first images of a validation set, and their ground truth in the same order."""
+    records = DatasetCatalog.get(dataset)[:images]
+    by_name = {image.id: image for image in read_odgt(MetadataCatalog.get(dataset).odgt_file)}
+    return records, [by_name[record["image_id"]] for record in records]
 
 
 # Kept candidates by descending score, and their scores.
@@ -97,7 +104,7 @@ def compare(cfg: CfgNode, iou: float, paths: Sequence[str], images: int) -> tupl
     results, times = defaultdict(list), defaultdict(list)
     for dataset in DATASETS:
         found = defaultdict(list)
-        records = DatasetCatalog.get(dataset)[:images]
+        records, truth = read_set(dataset, images)
         for record in records:
             image = read_image(record["file_name"])
             seconds, candidates = timed(partial(find_candidates, predictor, image))
@@ -113,8 +120,6 @@ def compare(cfg: CfgNode, iou: float, paths: Sequence[str], images: int) -> tupl
                 seconds, (keep, scores) = timed(choose)
                 times[key].append(seconds)
                 found[key].append(to_detections(record, candidates, keep[:limit], scores[:limit]))
-        names = {record["image_id"] for record in records}
-        truth = [image for image in read_odgt(MetadataCatalog.get(dataset).odgt_file) if image.id in names]
         for key, detections in found.items():
             results[key].append(evaluate_crowd(truth, detections))
     return results, times

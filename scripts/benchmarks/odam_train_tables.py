@@ -13,13 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
-from benchmarks.crowds import DATASETS, MEASURES, check_data, find_candidates, to_detections
+from benchmarks.crowds import DATASETS, MEASURES, check_data, find_candidates, read_set, to_detections
 from benchmarks.kept_sets import DETECTORS
 from benchmarks.measure import Options, Table, own_environment
 from odam_d2 import ODAMPredictor, read_image
-from odam_d2.data.odgt import read_odgt
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 from odam_d2.evaluation.detections.spared import count_spared
 from odam_d2.evaluation.study.run import ExplanationEvaluator
@@ -103,9 +100,7 @@ def measure_nms(predictor: ODAMPredictor, iou: float, options: Options) -> dict[
     limit = predictor.cfg.TEST.DETECTIONS_PER_IMAGE
     results, pairs = defaultdict(list), defaultdict(lambda: [0, 0])
     for dataset in DATASETS:
-        records = DatasetCatalog.get(dataset)[: options.size(None, 1)]
-        names = {record["image_id"] for record in records}
-        truth = [image for image in read_odgt(MetadataCatalog.get(dataset).odgt_file) if image.id in names]
+        records, truth = read_set(dataset, options.size(None, 1))
         found = defaultdict(list)
         for record, image in zip(records, truth):
             candidates = find_candidates(predictor, read_image(record["file_name"]))
