@@ -59,12 +59,20 @@ class MosaicMapper:
     Args:
         cfg: the experiment; reads ``INPUT.FORMAT`` and ``ODAM.INPUT``.
         dataset_dicts: where the other three images of a mosaic are drawn from.
+
+    Raises:
+        ValueError: an odd crop, or a detector that learns masks, which are not cropped here.
     """
 
     def __init__(self, cfg: CfgNode, dataset_dicts: list[dict[str, Any]]):
         options = cfg.ODAM.INPUT
         if options.CROP_SIZE % 2:
             raise ValueError(f"ODAM.INPUT.CROP_SIZE is {options.CROP_SIZE}; a mosaic needs an even number")
+        if cfg.MODEL.MASK_ON:
+            raise ValueError(
+                f"MODEL.MASK_ON is True and ODAM.INPUT.CROP_SIZE {options.CROP_SIZE}: crops and mosaics have no masks; "
+                "set one to False or the other to 0"
+            )
         self.dataset_dicts = dataset_dicts
         self.probability = options.MOSAIC_PROB
 

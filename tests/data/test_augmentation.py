@@ -78,6 +78,14 @@ def test_odd_crop_is_refused(tmp_path):
         mapper(tmp_path, CROP_SIZE=63)
 
 
+def test_a_detector_that_learns_masks_is_refused_as_crops_have_none(tmp_path):
+    cfg = get_cfg()
+    add_odam_config(cfg)
+    cfg.MODEL.MASK_ON, cfg.ODAM.INPUT.CROP_SIZE = True, 64
+    with pytest.raises(ValueError, match="MASK_ON is True and ODAM.INPUT.CROP_SIZE 64.*have no masks"):
+        MosaicMapper(cfg, dataset(tmp_path))
+
+
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_regions_to_ignore_move_with_the_image_where_they_are_asked_for(tmp_path, probability):
     for ignore in (False, True):
