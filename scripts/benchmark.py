@@ -13,11 +13,13 @@ crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps
 resume      a run over thousands of photographs that is killed and goes on: nothing lost, nothing twice
 
+odam_train_search
+            settings of ODAM-Train, on crowds that no figure is made on; trains for hours
 odam_train_tables
             Tables 9, 11 and 12 on synthetic crowds; trains for hours, and goes on where it was stopped
 
-all         all but the last, one after the other, whatever becomes of each; with --device cuda those that use a GPU,
-            up to crowds
+all         all but the last two, one after the other, whatever becomes of each; with --device cuda those that use a
+            GPU, up to crowds
 """
 
 import argparse
@@ -37,7 +39,7 @@ from odam_d2.cli.memory import keep_memory
 
 BENCHMARKS = ("paths", "nms", "odam_train", "drise", "folder", "memory", "crowds", "crowdhuman", "metrics", "resume")
 # Not part of all.
-LONG = ("odam_train_tables",)
+LONG = ("odam_train_search", "odam_train_tables")
 # The others are NumPy's, or about files.
 ON_DEVICE = BENCHMARKS[:7]
 

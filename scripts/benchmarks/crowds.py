@@ -49,12 +49,13 @@ def run(options: Options) -> Iterator[Table]:
         yield Table(f"{name} on synthetic crowds", rows, note)
 
 
-def check_data() -> None:
+def check_data(datasets: Sequence[str] = DATASETS) -> None:
     register_all()
-    files = [Path(MetadataCatalog.get(dataset).odgt_file) for dataset in DATASETS]
+    files = [Path(MetadataCatalog.get(dataset).odgt_file) for dataset in datasets]
+    splits = [dataset.removeprefix("synthetic_crowd_") for dataset in datasets]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise FileNotFoundError(
-            f"there is no {missing[0]}; `odam make-synthetic-crowd --splits val0,val1,val2` makes it in a minute"
+            f"there is no {missing[0]}; `odam make-synthetic-crowd --splits {','.join(splits)}` makes it in a minute"
         )
 
 

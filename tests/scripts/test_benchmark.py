@@ -124,11 +124,22 @@ def test_detectors_are_trained_and_tables_made_of_them(datasets, tmp_path):
     done = run(datasets, tmp_path, "--device", "cpu", "odam_train_tables")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
     tables = json.loads((tmp_path / "odam_train_tables.json").read_text())["tables"]
-    assert len(tables) == 4 and done.stdout.count("training fcos, ") == 3
+    assert len(tables) == 4 and done.stdout.count("/fcos/") == 3
     nms, maps = list(tables.values())[:2]
     assert [row["ODAM-Train"] for row in nms[:3]] == ["without", "first order", "second order"]
     assert {row["NMS"] for row in nms} == {"NMS", "Soft-NMS", "ODAM-NMS .9/.1", "ODAM-NMS .8/.2"}
     assert len(maps) == 3 and all("Deletion ↓" in row for row in maps)
+
+
+@pytest.mark.slow
+def test_settings_of_odam_train_are_compared_on_their_own_crowds(datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", "cpu", "odam_train_search")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    tables = json.loads((tmp_path / "odam_train_search.json").read_text())["tables"]
+    assert len(tables) == 2 and done.stdout.count("/fcos/") == 2
+    for rows in tables.values():
+        assert [row["setting"] for row in rows] == ["without", "weight 0.3, all"]
+        assert all(len(row["ODAM-NMS .8/.2"].split(" / ")) == 4 for row in rows)
 
 
 @pytest.mark.slow
