@@ -1,0 +1,18 @@
+"""Knowledge distillation between detectors' feature maps; needs torch alone."""
+
+from odam_d2.distill.distiller import Distiller
+from odam_d2.distill.fgd import FGD, FGD_FCOS, FGD_PRESETS, FGD_RETINANET, FGD_TWO_STAGE, FGDSettings
+from odam_d2.distill.objects import LevelFocus, Objects, Responses
+
+__all__ = [
+    "Distiller",
+    "FGD",
+    "FGDSettings",
+    "FGD_FCOS",
+    "FGD_PRESETS",
+    "FGD_RETINANET",
+    "FGD_TWO_STAGE",
+    "LevelFocus",
+    "Objects",
+    "Responses",
+]
