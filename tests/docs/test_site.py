@@ -14,7 +14,7 @@ import pytest
 
 ROOMS = (
     "odam_d2",
-    *(f"odam_d2.{room}" for room in ("explain", "losses", "model_zoo", "modeling", "nms", "structures")),
+    *(f"odam_d2.{room}" for room in ("distill", "explain", "losses", "model_zoo", "modeling", "nms", "structures")),
 )
 
 
