@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
+# First column and row, and last ones.
+_Place = tuple[int, int, int, int]
 
 # Heat as colour: brightness rises evenly from black over red to pale yellow, so the order of two places is seen
 # without knowing the scale, in grey print and with any kind of colour blindness too.
@@ -175,22 +177,51 @@ def draw_detection(
     Raises:
         ValueError: not an image, or a box that is not four finite numbers.
     """
+    return draw_detections(image, [box], [label], [color], width)
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: Sequence[Sequence[float]] | np.ndarray,
+    labels: Sequence[str],
+    colors: Sequence[Colour],
+    width: int | None = None,
+) -> np.ndarray:
+    """Boxes and their labels: no line crosses a label, and no label covers another unless there is room nowhere else.
+
+    Args:
+        image: (h,w,3) uint8 RGB.
+        boxes: D of them, each as for :func:`draw_detection`, as is all that follows.
+        labels: D texts.
+        colors: D colours.
+        width: of the lines.
+
+    Returns:
+        A copy, (h,w,3) uint8.
+
+    Raises:
+        ValueError: as there.
+    """
     check_image(image)
-    if len(box) != 4 or not np.isfinite(box).all():
-        raise ValueError(f"a box must be four finite numbers, not {list(box)}")
+    for box in boxes:
+        if len(box) != 4 or not np.isfinite(box).all():
+            raise ValueError(f"a box must be four finite numbers, not {list(box)}")
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     scale = (picture.width * picture.height) ** 0.5
     width = 1 + round(scale / 260) if width is None else width
-    x1, y1, x2, y2 = _pixels(box, picture.size)
-    for thickness, fill in ((width + 1, BLACK), (width, color)):
-        draw.rectangle((x1, y1, x2, y2), outline=fill, width=thickness)
-    if label:
-        _draw_tab(draw, (x1, y1, x2, y2), label, color, max(14, round(0.028 * scale)))
+    places = [_pixels(box, picture.size) for box in boxes]
+    for place, color in zip(places, colors):
+        for thickness, fill in ((width + 1, BLACK), (width, color)):
+            draw.rectangle(place, outline=fill, width=thickness)
+    taken: list[_Place] = []
+    for place, label, color in zip(places, labels, colors):
+        if label:
+            _draw_tab(draw, place, label, color, max(14, round(0.028 * scale)), taken)
     return np.asarray(picture)
 
 
-def _pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _pixels(box: Sequence[float], size: tuple[int, int]) -> _Place:
     """First and last column and row a box covers, at least one pixel of the picture."""
     sides = []
     for low, high, length in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
@@ -200,9 +231,12 @@ def _pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def _draw_tab(
-    draw: ImageDraw.ImageDraw, pixels: tuple[int, int, int, int], label: str, color: Colour, size: int
+    draw: ImageDraw.ImageDraw, pixels: _Place, label: str, color: Colour, size: int, taken: list[_Place]
 ) -> None:
-    """A label above its box where there is room, else inside the box's top; never across the picture's border."""
+    """A label above its box where there is room, else inside the box's top; never across the picture's border.
+
+    Where other labels have ``taken`` that place, it stands at the right end or below; its own place joins them.
+    """
     picture_width, picture_height = draw.im.size
     for text_size in range(size, 6, -1):
         font = load_font(text_size)
@@ -213,11 +247,19 @@ def _draw_tab(
             break
     else:
         return
-    x = min(pixels[0], picture_width - width)
-    y = pixels[1] - height if pixels[1] >= height else min(pixels[1], picture_height - height)
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
+    left, right = min(pixels[0], picture_width - width), max(0, pixels[2] - width + 1)
+    top = pixels[1] - height if pixels[1] >= height else min(pixels[1], picture_height - height)
+    below = min(pixels[3] + 1, picture_height - height)
+    places = [(x, y, x + width - 1, y + height - 1) for y in (top, below) for x in (left, right)]
+    place = next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+    taken.append(place)
+    draw.rectangle(place, fill=color)
     ink = BLACK if np.dot(color, GREY_WEIGHTS) > 110 else WHITE
-    draw.text((x + pad, y + pad // 4), label, font=font, fill=ink)
+    draw.text((place[0] + pad, place[1] + pad // 4), label, font=font, fill=ink)
+
+
+def _overlap(first: _Place, second: _Place) -> bool:
+    return all(first[i] <= second[i + 2] and second[i] <= first[i + 2] for i in (0, 1))
 
 
 @lru_cache(maxsize=64)

@@ -65,7 +65,7 @@ def contact_sheet(
         cells = [draw_detection(_widen(photo), box, label, PALETTE[row % len(PALETTE)])]
         for target, target_maps in maps.items():
             heat = target_maps(row) if callable(target_maps) else target_maps[row]
-            covered = _widen(overlay(photo, _resize_heat(heat, size)))
+            covered = _widen(overlay(photo, resize_heat(heat, size)))
             caption = captions[target][row] if captions and target in captions else ""
             cells.append(draw_detection(covered, box, caption, WHITE, width=1))
         rows.append(cells)
@@ -108,32 +108,51 @@ def pair_sheet(image: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
         return _stack([[_widen(np.asarray(photo))]], [("photograph", "no such pair in this image")])
     rows = []
     for pair in pairs:
-        corner, side = _window(pair.boxes, image.shape[:2])
+        corner, side = window_around(pair.boxes, image.shape[:2])
         boxes = (pair.boxes - np.tile(corner, 2)) * (CELL_SIDE / side)
-        photo = _cut(image, corner, side)
+        photo = cut(image, corner, side)
         cells = [draw_detection(draw_detection(photo, boxes[1], "", PALETTE[1]), boxes[0], "", PALETTE[0])]
         for box, label, heat, color in zip(boxes, pair.labels, pair.maps, PALETTE):
-            whole = np.clip(_resize_heat(heat, image.shape[1::-1]), 0, 1)
-            cells.append(draw_detection(overlay(photo, _cut(whole, corner, side)), box, label, color))
+            whole = np.clip(resize_heat(heat, image.shape[1::-1]), 0, 1)
+            cells.append(draw_detection(overlay(photo, cut(whole, corner, side)), box, label, color))
         rows.append(cells)
     return _stack(rows, titles)
 
 
-def _window(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """The square around boxes, with room, inside the image where it fits: corner (x,y) and side in pixels."""
+def window_around(boxes: np.ndarray, size: tuple[int, int], room: float = 1.6) -> tuple[np.ndarray, int]:
+    """The square around boxes, with room, inside the image where it fits.
+
+    Args:
+        boxes: (n,4) XYXY in image pixels, n > 0.
+        size: (h,w) of the image.
+        room: side of the square in longer sides of what the boxes cover together; at least 64 pixels.
+
+    Returns:
+        its upper left corner (x,y), whole pixels, (2,) int64, and its side in pixels.
+    """
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = max(64, round(1.6 * float((high - low).max())))
+    side = max(64, round(room * float((high - low).max())))
     corner = np.rint((low + high - side) / 2)
     limit = np.maximum(0, np.array(size[::-1]) - side)
     return np.clip(corner, 0, limit).astype(int), side
 
 
-def _cut(pixels: np.ndarray, corner: np.ndarray, side: int) -> np.ndarray:
-    """A square of an image or a map at the size of a cell; zeros where it reaches beyond."""
+def cut(pixels: np.ndarray, corner: np.ndarray, side: int, cell: int = CELL_SIDE) -> np.ndarray:
+    """A square of an image or a map at the size of a cell; zeros where it reaches beyond.
+
+    Args:
+        pixels: (h,w,3) uint8, or (h,w) float.
+        corner: of the square, see :func:`window_around`.
+        side: of the square in pixels.
+        cell: of the cell in pixels.
+
+    Returns:
+        (cell,cell,3) uint8, or (cell,cell) float.
+    """
     part = pixels[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
     missing = [(0, side - part.shape[0]), (0, side - part.shape[1]), (0, 0)][: part.ndim]
     square = Image.fromarray(np.pad(part, missing))
-    return np.asarray(square.resize((CELL_SIDE, CELL_SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(square.resize((cell, cell), Image.Resampling.BILINEAR))
 
 
 def _widen(cell: np.ndarray) -> np.ndarray:
@@ -143,8 +162,19 @@ def _widen(cell: np.ndarray) -> np.ndarray:
     return np.pad(cell, ((0, 0), (left, right), (0, 0)), constant_values=255)
 
 
-def _resize_heat(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map at another resolution, (width, height), averaging where it shrinks."""
+def resize_heat(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map at another resolution, averaging where it shrinks.
+
+    Args:
+        heat: (mh,mw) float in [0,1].
+        size: (width, height).
+
+    Returns:
+        (height,width) float32.
+
+    Raises:
+        ValueError: a value outside [0,1].
+    """
     check_heat(heat)
     return np.asarray(Image.fromarray(np.asarray(heat, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR))
 
@@ -172,7 +202,7 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
     header = Image.new("RGB", (GAP + len(titles) * (column_width + GAP), height), WHITE)
     draw = ImageDraw.Draw(header)
     if len(titles) > 1:
-        _draw_colour_bar(header, line)
+        draw_colour_bar(header, line)
     for column, ((name, _), lines) in enumerate(zip(titles, meanings)):
         x = GAP + column * (column_width + GAP)
         draw.text((x, top), name, font=name_font, fill=BLACK)
@@ -181,8 +211,13 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
     return header
 
 
-def _draw_colour_bar(header: Image.Image, height: int) -> None:
-    """The colours over a middle grey, as the overlays show them, between their two ends in words."""
+def draw_colour_bar(header: Image.Image, height: int) -> None:
+    """Draw the colours over a middle grey, as the overlays show them, between their two ends in words.
+
+    Args:
+        header: in its upper left corner, in place.
+        height: of the line in pixels.
+    """
     draw, font = ImageDraw.Draw(header), load_font(TEXT_SIZE - 2)
     bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_SUPPORT + STRONGEST))))
     ramp = np.tile(np.linspace(0, 1, bar_width, dtype=np.float32), (height - 4, 1))

@@ -6,7 +6,16 @@ import sys
 import numpy as np
 import pytest
 
-from odam_d2.show.overlays import GREY_WEIGHTS, LUT, WHITE, colorize, draw_detection, lay_over, overlay
+from odam_d2.show.overlays import (
+    GREY_WEIGHTS,
+    LUT,
+    WHITE,
+    colorize,
+    draw_detection,
+    draw_detections,
+    lay_over,
+    overlay,
+)
 
 RED, DARK_RED = (255, 0, 0), (200, 0, 0)
 
@@ -155,6 +164,39 @@ def test_a_label_shrinks_to_fit_a_small_picture():
 def test_letters_outside_ascii_are_drawn_as_different_letters():
     drawn = {draw_detection(picture(60, 90), (0, 0, 9, 9), label, RED).tobytes() for label in ("ñ", "é", "Ж", "Ω")}
     assert len(drawn) == 4
+
+
+def test_labels_of_boxes_in_one_place_stand_beside_and_below():
+    # Tabs of "1" are less than 20 pixels wide, the box is 60; its lines have the colour that comes last, its inside a
+    # dark line.
+    box, image = (100, 100, 160, 140), picture(200, 300, (128,) * 3)
+    colours = [(200, 0, 0), (0, 0, 200), (0, 200, 0), (200, 0, 200)]
+    drawn = draw_detections(image, [box] * 4, ["1"] * 4, colours, width=1).copy()
+    drawn[100:140] = 0
+    places = [np.argwhere((drawn == colour).all(2)).mean(axis=0) for colour in colours]
+    # Above at the left and the right end, below at the left and the right end.
+    assert [y < 100 for y, _ in places] == [True, True, False, False]
+    assert [x < 120 for _, x in places] == [True, False, True, False] and all(100 <= x < 160 for _, x in places)
+    # A fifth has no place of its own: it stands where it would alone.
+    drawn = draw_detections(image, [box] * 5, ["1"] * 4 + ["2"], colours + [RED], width=1)
+    tab = (draw_detection(image, box, "2", RED, width=1)[:100] == RED).all(2)
+    assert tab.any() and (drawn[:100][tab] == RED).all()
+
+
+def test_no_line_crosses_a_label():
+    image, boxes = picture(200, 300, (128,) * 3), [(100, 100, 160, 140), (104, 60, 180, 160)]
+    alone = draw_detection(image, boxes[0], "person", DARK_RED)
+    both = draw_detections(image, boxes, ["person", ""], [DARK_RED, (0, 0, 255)])
+    # Above the first box there is nothing but its tab, through which the second's left side would go.
+    tab = (alone[:100] != image[:100]).any(2)
+    assert tab.sum() > 500 and np.array_equal(both[:100][tab], alone[:100][tab])
+
+
+def test_boxes_without_labels_are_drawn_in_their_order():
+    image, boxes = picture(20, 20), [(2, 3, 8, 9), (4, 5, 15, 18)]
+    one = draw_detection(draw_detection(image, boxes[0], "", RED), boxes[1], "", WHITE)
+    assert np.array_equal(draw_detections(image, boxes, ["", ""], [RED, WHITE]), one)
+    assert np.array_equal(draw_detections(image, [], [], []), image)
 
 
 @pytest.mark.parametrize("box", [(0, 0, np.nan, 4), (0, 0, np.inf, 4), (1, 2, 3)])
