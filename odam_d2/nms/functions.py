@@ -246,6 +246,25 @@ def unit_maps(maps: Tensor, correlation: str = "cosine") -> Tensor:
     return flat / _or_one(flat.norm(dim=1, keepdim=True))
 
 
+def pair_correlations(maps: Tensor, first: Tensor, second: Tensor, correlation: str = "cosine") -> Tensor:
+    """How alike the maps of some pairs are.
+
+    Args:
+        maps: (D,h,w) or (D,n).
+        first: positions, (P,) int64.
+        second: those of the partners, (P,) int64.
+        correlation: ``cosine`` or ``pearson``.
+
+    Returns:
+        (P,) float32 in [-1,1].
+
+    Raises:
+        ValueError: an unknown correlation, or a map with NaN.
+    """
+    directions = unit_maps(maps, correlation)
+    return (directions[first] * directions[second]).sum(dim=1).clamp(-1, 1)
+
+
 def _or_one(x: Tensor) -> Tensor:
     return x.where(x > 0, 1.0)
 

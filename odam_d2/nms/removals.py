@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odam_d2.nms.functions import Duplicates, iou, unit_maps
+from odam_d2.nms.functions import Duplicates, iou, pair_correlations
 
 # Removed candidates that are compared with all kept ones at a time.
 BLOCK = 256
@@ -84,8 +84,7 @@ def list_removals(
         overlap[start : start + BLOCK] = iou(boxes[part], boxes[better]).diagonal()
     corr, distance = None, None
     if maps is not None:
-        directions = unit_maps(maps, correlation)
-        corr = (directions[removed] * directions[by]).sum(dim=1).clamp(-1, 1)
+        corr = pair_correlations(maps, removed, by, correlation)
     if embeddings is not None:
         distance = (embeddings[removed] - embeddings[by]).float().norm(dim=1)
     return Removals(removed, by, overlap, corr, distance)
@@ -112,6 +111,5 @@ def list_spared(
     overlap = overlap.triu(diagonal=1)
     most, better = overlap.max(dim=0) if len(keep) else (overlap[:0].sum(dim=1), keep[:0])
     spared = (most > iou_threshold).nonzero()[:, 0]
-    directions = unit_maps(maps, correlation)
     second, first = keep[spared], keep[better[spared]]
-    return Removals(second, first, most[spared], (directions[first] * directions[second]).sum(dim=1).clamp(-1, 1))
+    return Removals(second, first, most[spared], pair_correlations(maps, first, second, correlation))

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from helpers import DEVICES
 from odam_d2.nms import functions as nms
-from odam_d2.nms.functions import feature_nms, greedy_nms, odam_nms, soft_nms, unit_maps
+from odam_d2.nms.functions import feature_nms, greedy_nms, odam_nms, pair_correlations, soft_nms, unit_maps
 
 # IoU of the first two is 8/12 = 2/3, of the third with either 0; scores descend.
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [2.0, 0.0, 12.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
@@ -105,6 +105,16 @@ def test_pearson_correlation_subtracts_the_mean():
     assert unit_maps(torch.full((1, 7), 0.1), "pearson").abs().sum() == 0
     assert odam_nms(BOXES, SCORES, SAME, maps, corr_high=1.0, correlation="pearson").tolist() == [0, 1, 2]
     assert odam_nms(BOXES, SCORES, SAME, maps, corr_high=1.0).tolist() == [0, 2]
+
+
+def test_correlations_of_pairs_by_hand():
+    # Cosines of (1,0) and (3,4), of (3,4) and (4,3), of a map and itself, and with an all-zero map.
+    maps = torch.tensor([[1.0, 0.0], [3.0, 4.0], [4.0, 3.0], [0.0, 0.0]]).view(4, 1, 2)
+    first, second = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 2, 0])
+    assert pair_correlations(maps, first, second).tolist() == pytest.approx([3 / 5, 24 / 25, 1, 0])
+    # Two values less their mean are opposite or equal.
+    assert pair_correlations(maps, first, second, "pearson").tolist() == pytest.approx([-1, -1, 1, 0])
+    assert pair_correlations(maps[:0], first[:0], second[:0]).shape == (0,)
 
 
 def test_tiny_and_huge_maps_correlate_like_others():
