@@ -45,17 +45,22 @@ def check_same_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         count = reduce(operator.getitem, key.split("."), cfg) if key else len(classes)
         if len(classes) != count:
             raise ValueError(
-                f"the dataset {name} has {_classes(classes)}, and the detector has {count}; set {key} to "
+                f"the dataset {name} has {describe_classes(classes)}, and the detector has {count}; set {key} to "
                 f"{len(classes)}, or choose a dataset with the detector's classes"
             )
         first, expected = next(iter(known.items()))
         if classes != expected:
             raise ValueError(
-                f"the dataset {name} has {_classes(classes)}, and {first} has {_classes(expected)}; they must have the "
-                "same ones in the same order"
+                f"the dataset {name} has {describe_classes(classes)}, and {first} has {describe_classes(expected)}; "
+                "they must have the same ones in the same order"
             )
 
 
-def _classes(names: Sequence[str]) -> str:
+def describe_classes(names: Sequence[str]) -> str:
+    """How many classes there are, and the first of them, for a message.
+
+    Args:
+        names: of the classes.
+    """
     more = ", ..." if len(names) > _SHOWN else ""
     return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({', '.join(names[:_SHOWN])}{more})"

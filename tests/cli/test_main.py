@@ -17,7 +17,7 @@ MODULES -= {"arguments", "common", "explain_report", "main", "memory", "overlap"
 NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity", "train_net": "train"}
 # The others are no commands of odam.
 FRONTS = sorted(path for path in Path("scripts").glob("*.py") if path.stem not in ("benchmark", "docs_roles"))
-FRONTS.append(Path("projects/ODAM/train_net.py"))
+FRONTS += [Path("projects/ODAM/train_net.py"), Path("projects/ODAM/figures.py")]
 
 
 def module_of(command):
