@@ -125,13 +125,15 @@ def window_around(boxes: np.ndarray, size: tuple[int, int], room: float = 1.6) -
     Args:
         boxes: (n,4) XYXY in image pixels, n > 0.
         size: (h,w) of the image.
-        room: side of the square in longer sides of what the boxes cover together; at least 64 pixels.
+        room: side of the square in longer sides of what the boxes cover together. It is at least 64 pixels, and no
+            more than the image's short side where the boxes fit into that.
 
     Returns:
         its upper left corner (x,y), whole pixels, (2,) int64, and its side in pixels.
     """
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    side = max(64, round(room * float((high - low).max())))
+    covered = float((high - low).max())
+    side = min(max(64, round(room * covered)), max(min(size), round(covered)))
     corner = np.rint((low + high - side) / 2)
     limit = np.maximum(0, np.array(size[::-1]) - side)
     return np.clip(corner, 0, limit).astype(int), side

@@ -47,7 +47,7 @@ class DetectorMaps:
         boxes: (D,4).
         scores: (D,).
         maps: (D,mh,mw), each scaled to its maximum, so that none outweighs the others.
-        pairs: positions of two predictions on different objects, (P,2).
+        pairs: positions of two predictions that NMS keeps as different objects, (P,2).
         iou: of the two boxes of each pair, (P,).
         correlation: of the two maps of each pair, (P,).
     """
@@ -108,10 +108,14 @@ def compare_maps(image: np.ndarray, detectors: Sequence[DetectorMaps], score_thr
     limits = np.tile(image.shape[1::-1], 2)
     boxes = [np.clip(detector.boxes[detector.pairs], 0, limits) for detector in detectors]
     windows = [window_around(np.concatenate(own), image.shape[:2], ROOM) for own in zip(*boxes)]
-    blocks = [
-        _block(image, detector, own, f"({letter}) {detector.name}", windows, score_threshold)
-        for letter, detector, own in zip(ascii_lowercase, detectors, boxes)
-    ]
+    averages = [_average(image, detector, own, score_threshold) for detector, own in zip(detectors, boxes)]
+    captions = [_caption(detector, score_threshold) for detector in detectors]
+    # Pairs stand under each other, whatever the captions.
+    widths = [average.width for average in averages] + [_length(caption, TEXT_SIZE) for caption in captions]
+    blocks = []
+    for letter, detector, own, average, caption in zip(ascii_lowercase, detectors, boxes, averages, captions):
+        pairs = [_pair(image, detector, own[number], number, window) for number, window in enumerate(windows)]
+        blocks.append(_block(f"({letter}) {detector.name}", caption, average, pairs, max(widths) + SPACE))
     header = Image.new("RGB", (max(block.width for block in blocks) + 2 * GAP, TEXT_SIZE + 3 * GAP), WHITE)
     draw_colour_bar(header, TEXT_SIZE + 4)
     height = header.height + sum(block.height for block in blocks) + SPACE * (len(blocks) - 1) + GAP
@@ -124,53 +128,46 @@ def compare_maps(image: np.ndarray, detectors: Sequence[DetectorMaps], score_thr
     return np.asarray(figure)
 
 
-def _block(
-    image: np.ndarray,
-    detector: DetectorMaps,
-    boxes: np.ndarray,
-    title: str,
-    windows: Sequence[Window],
-    score_threshold: float,
-) -> Image.Image:
-    """A detector's name, its average map on the left and its pairs on the right."""
-    rows = min(max(-(-len(windows) // COLUMNS), ROWS[0]), ROWS[1])
-    average = Image.fromarray(_average(image, detector, boxes, rows * (CELL + GAP) - GAP, score_threshold))
-    pairs = [_pair(image, detector, boxes[number], number, window) for number, window in enumerate(windows)]
-    count = int((detector.scores > score_threshold).sum())
-    words = (
-        f"average map of {count} prediction{'s' * (count != 1)} with a score > {score_threshold:g}",
-        "pairs of predictions on different objects" if pairs else NO_PAIRS,
-    )
-    name_font, font = load_font(NAME_SIZE), load_font(TEXT_SIZE)
-    lengths = [round(font.getlength(text)) for text in words]
-    # Where the pairs begin, and where each of them stands.
-    start, top = max(average.width, lengths[0]) + SPACE, NAME_SIZE + TEXT_SIZE + 2 * GAP
-    step = 2 * CELL + MIDDLE + SPACE
+def _block(title: str, caption: str, average: Image.Image, pairs: Sequence[Image.Image], start: int) -> Image.Image:
+    """A detector's name, its average map on the left and, from column ``start`` on, its pairs."""
+    top, step = NAME_SIZE + TEXT_SIZE + 2 * GAP, 2 * CELL + MIDDLE + SPACE
+    beside = "pairs of predictions kept as different objects" if pairs else NO_PAIRS
     corners = [(start + n % COLUMNS * step, top + n // COLUMNS * (CELL + GAP)) for n in range(len(pairs))]
-    right = max([start + lengths[1], round(name_font.getlength(title)), *(x + step - SPACE for x, _ in corners)])
+    right = max(
+        [start + _length(beside, TEXT_SIZE), _length(title, NAME_SIZE), *(x + step - SPACE for x, _ in corners)]
+    )
     bottom = max([top + average.height, *(y + CELL for _, y in corners)])
     block = Image.new("RGB", (right, bottom), WHITE)
     draw = ImageDraw.Draw(block)
-    draw.text((0, 0), title, font=name_font, fill=BLACK)
-    for x, text in zip((0, start), words):
-        draw.text((x, NAME_SIZE + GAP), text, font=font, fill=MUTED)
+    draw.text((0, 0), title, font=load_font(NAME_SIZE), fill=BLACK)
+    for x, text in ((0, caption), (start, beside)):
+        draw.text((x, NAME_SIZE + GAP), text, font=load_font(TEXT_SIZE), fill=MUTED)
     block.paste(average, (0, top))
     for corner, pair in zip(corners, pairs):
         block.paste(pair, corner)
     return block
 
 
-def _average(
-    image: np.ndarray, detector: DetectorMaps, boxes: np.ndarray, height: int, score_threshold: float
-) -> np.ndarray:
+def _caption(detector: DetectorMaps, score_threshold: float) -> str:
+    count = int((detector.scores > score_threshold).sum())
+    return f"average map of {count} prediction{'s' * (count != 1)} with a score > {score_threshold:g}"
+
+
+def _length(text: str, size: int) -> int:
+    """Pixels that a line of text takes."""
+    return round(load_font(size).getlength(text))
+
+
+def _average(image: np.ndarray, detector: DetectorMaps, boxes: np.ndarray, score_threshold: float) -> Image.Image:
     """The average map over the image, with the boxes of all pairs and the pairs' numbers."""
+    height = min(max(-(-len(boxes) // COLUMNS), ROWS[0]), ROWS[1]) * (CELL + GAP) - GAP
     scale = min(height / image.shape[0], WIDEST * height / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     picture = overlay(photo, resize_heat(detector.average_map(score_threshold), size))
     labels = [text for number in range(len(boxes)) for text in (str(number + 1), "")]
     colors = [color for number in range(len(boxes)) for color in _colours(number)]
-    return draw_detections(picture, scale * boxes.reshape(-1, 4), labels, colors, width=2)
+    return Image.fromarray(draw_detections(picture, scale * boxes.reshape(-1, 4), labels, colors, width=2))
 
 
 def _pair(image: np.ndarray, detector: DetectorMaps, boxes: np.ndarray, number: int, window: Window) -> Image.Image:

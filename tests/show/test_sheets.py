@@ -6,7 +6,7 @@ import pytest
 from odam_d2.explain import METHODS
 from odam_d2.show import sheets
 from odam_d2.show.overlays import PALETTE, WHITE
-from odam_d2.show.sheets import CELL_SIDE, GAP, Pair, contact_sheet, pair_sheet
+from odam_d2.show.sheets import CELL_SIDE, GAP, Pair, contact_sheet, pair_sheet, window_around
 from odam_d2.show.words import TARGET_MEANINGS
 
 
@@ -130,6 +130,27 @@ def test_a_pair_sheet_shows_both_boxes_and_each_ones_map():
     # Cell (9,11) of the map is centred at (115,95) of the image, hence at (122,172) of its cell; (9,14) at (197,172).
     assert cells[1][172, 122, 0] > 150 > cells[1][172, 197, 0]
     assert cells[2][172, 197, 0] > 150 > cells[2][172, 122, 0]
+
+
+def window(box, size, **options):
+    corner, side = window_around(np.array([box], dtype=np.float64), size, **options)
+    return [*corner.tolist(), side]
+
+
+def test_a_window_has_room_around_its_boxes_and_stays_in_the_image_where_it_can():
+    # 1.6 * 100 and 1.2 * 100, with the box's middle at (150,120).
+    assert window([100, 80, 200, 160], (400, 600)) == [70, 40, 160]
+    assert window([100, 80, 200, 160], (400, 600), room=1.2) == [90, 60, 120]
+    # Small boxes have 64 pixels; at the border the window moves inside.
+    assert window([0, 0, 10, 10], (400, 600)) == [0, 0, 64] and window([590, 390, 600, 400], (400, 600)) == [
+        536,
+        336,
+        64,
+    ]
+    # 1.6 * 300 is more than the short side, into which the box fits; 500 does not fit.
+    assert window([100, 50, 400, 150], (400, 600)) == [50, 0, 400]
+    assert window([50, 50, 550, 150], (400, 600)) == [50, 0, 500]
+    assert window([0, 0, 5, 5], (30, 40)) == [0, 0, 30]
 
 
 def test_a_sheet_without_pairs_says_so():

@@ -144,6 +144,18 @@ def test_without_pairs_the_figure_says_so():
     assert (figure[TOP - TEXT_SIZE - GAP : TOP, GAP + 645 + SPACE :] < 255).any()
 
 
+def test_pairs_stand_under_each_other_whatever_the_captions():
+    # Beside a narrow image captions say where pairs begin, and 40 takes more room than 2.
+    narrow, boxes = photo(200, 20), [[0, 0, 9, 9], [2, 0, 9, 9]]
+    few = detector(boxes=boxes)
+    many = detector(boxes=boxes * 20, scores=[0.9] * 40)
+    figure = compare_maps(narrow, [few, many])
+    # The average is 43 pixels wide; right of it, at the height of a pair's last row, is nothing but the pair.
+    starts = [(figure[top + CELL - 1, GAP + 43 :] < 255).any(axis=1).argmax() for top in (TOP, TOP + BLOCK)]
+    assert starts[0] == starts[1] > 300
+    assert [compare_maps(narrow, [one]).shape == figure[BLOCK:].shape for one in (few, many)] == [False, True]
+
+
 @pytest.mark.parametrize("size", [(30, 900), (900, 30), (8, 8)])
 def test_words_have_room_beside_images_of_any_shape(size):
     figure = compare_maps(photo(*size), [detector(boxes=[[0, 0, 5, 5], [2, 0, 7, 5]])])
