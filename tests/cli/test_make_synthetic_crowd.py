@@ -29,7 +29,7 @@ def test_what_is_missing_is_made_and_its_statistics_printed(tmp_path, monkeypatc
     ("change", "culprit"),
     [
         (["--crowd-level", "-1"], "crowd_level is -1"),
-        (["--splits", "test"], "unknown split 'test'; valid splits are train, val0, val1, val2"),
+        (["--splits", "test"], "unknown split 'test'; valid splits are train, val0, val1, val2, tune"),
         (["--splits", ","], "--splits names no split"),
     ],
 )
