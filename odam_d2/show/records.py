@@ -42,11 +42,34 @@ def begin_run(folder: Path, run: Mapping[str, Any], settings: Mapping[str, Any],
             f"{folder} holds the results of {count} images; add --resume to go on with them, or choose another --output"
         )
     settings = json.loads(json.dumps(settings))
-    if count and (difference := _difference(_read_json(folder / RUN_FILE)["settings"], settings)):
+    if count and (difference := _difference(read_run(folder)["settings"], settings)):
         raise ValueError(
             f"{folder} was made with {difference}; resume with the same settings, or choose another --output"
         )
     write_atomically(folder / RUN_FILE, json.dumps({"run": dict(run), "settings": settings}, indent=1) + "\n")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """How the results of a folder were made: what :func:`begin_run` was given.
+
+    Args:
+        folder: of a run.
+
+    Returns:
+        ``run`` and ``settings``.
+
+    Raises:
+        ValueError: there is no such record, or it is damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["run"].keys(), record["settings"].keys()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read, so nobody knows how the results beside it were made: {error}"
+        ) from error
+    return record
 
 
 def append_entry(folder: Path, entry: Mapping[str, Any], process: int = 0) -> None:
@@ -115,15 +138,6 @@ def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"line {number} of {path} is no result of an image; delete the line") from error
     return entry
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read, so nobody knows how the results beside it were made: {error}"
-        ) from error
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,6 @@ Shapes: D detections, (h,w) image, (h',w') raw map over the padded network input
 image pixels.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit
 from odam_d2.show.parts import PageParts, finish_parts
-from odam_d2.show.records import RUN_FILE, append_entry, join_entries, read_entries
+from odam_d2.show.records import append_entry, join_entries, read_entries, read_run
 from odam_d2.show.sheets import CELL_SIDE, contact_sheet
 from odam_d2.show.words import TARGET_MEANINGS
 
@@ -163,10 +162,11 @@ class ResultsFolder:
         """Write the page over everything added so far by all processes; in one of them, when all are done.
 
         Raises:
+            ValueError: the record of the run is damaged.
             OSError: a file cannot be written.
         """
         join_entries(self.folder)
-        run = json.loads((self.folder / RUN_FILE).read_text(encoding="utf-8"))["run"]
+        run = read_run(self.folder)["run"]
         details = {key: str(value) for key, value in run.items()}
         finish_parts(self.folder, self.entries, self._title, details, self._meanings)
 
