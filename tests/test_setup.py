@@ -33,7 +33,12 @@ def built(tmp_path_factory):
 def test_every_module_and_the_pages_are_in_the_package(built):
     modules = [str(path) for path in Path("odam_d2").rglob("*.py")]
     assert not [path for path in modules if not (built / path).is_file()]
-    for page in ("show/templates/report.html", "evaluation/study/templates/evaluation.html"):
+    pages = (
+        "show/templates/report.html",
+        "show/templates/side_by_side.html",
+        "evaluation/study/templates/evaluation.html",
+    )
+    for page in pages:
         assert (built / "odam_d2" / page).is_file()
 
 
