@@ -9,6 +9,7 @@ from odam_d2.cli.common import FAILED, INTERRUPTED, print_error, print_interrupt
 # Each is a module of this package, imported only when it runs.
 COMMANDS = {
     "explain": "explain the detections in photographs: sheets, raw maps, a page to click through",
+    "compare": "show what several detectors saw in the same photographs, side by side",
     "explain-nms": "list what NMS removed in photographs, on account of whom and why",
     "train": "train a detector, or with --eval-only measure its detections; on your own data, too",
     "evaluate": "measure how good the explanations of a detector are, over a dataset",
