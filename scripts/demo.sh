@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up everything, then explain real photographs with both bundled detectors: bash scripts/demo.sh [image or folder ...]
+# Set up everything, then explain real photographs with all bundled detectors: bash scripts/demo.sh [image or folder ...]
 set -euo pipefail
 
 # Images are named from where the caller stands: make them absolute before leaving, and check them before any work.
@@ -14,8 +14,12 @@ done
 cd "$(dirname "$0")/.."
 source scripts/setup_env.sh
 
+# FCOS, whose results are output/demo itself, and these, in folders of their own inside: names of configs/demo/*_lite0.yaml.
+others=(faster_rcnn)
+folders=("${others[@]/#/output/demo/}")
+
 # Photographs may be others than in the demo before, and its results were of those.
-rm -rf output/demo/{maps,pages,sheets,faster_rcnn} output/demo/results.jsonl
+rm -rf output/demo/{maps,pages,sheets,results.jsonl,compare.html} "${folders[@]}"
 mkdir -p output/demo/photos
 python - <<'PYTHON'
 from PIL import Image
@@ -27,10 +31,17 @@ PYTHON
 
 python scripts/explain.py --config-file configs/demo/fcos_lite0.yaml \
     --input output/demo/photos "$@" --output output/demo --sheets
-python scripts/explain.py --config-file configs/demo/faster_rcnn_lite0.yaml \
-    --input output/demo/photos "$@" --output output/demo/faster_rcnn --sheets
+for name in "${others[@]}"; do
+    python scripts/explain.py --config-file "configs/demo/${name}_lite0.yaml" \
+        --input output/demo/photos "$@" --output "output/demo/$name" --sheets
+done
+python scripts/compare.py output/demo "${folders[@]}" --output output/demo/compare.html
 
 echo
-echo "Open in a browser, and click a box:"
-echo "  $PWD/output/demo/index.html              (FCOS)"
-echo "  $PWD/output/demo/faster_rcnn/index.html  (Faster R-CNN)"
+echo "Open in a browser:"
+echo "  $PWD/output/demo/compare.html  (all detectors side by side)"
+echo "and click a box in:"
+echo "  $PWD/output/demo/index.html  (fcos)"
+for name in "${others[@]}"; do
+    echo "  $PWD/output/demo/$name/index.html  ($name)"
+done
