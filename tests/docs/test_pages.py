@@ -17,7 +17,7 @@ LEAVES = {
         *(f"out/{name}" for name in ("index.html", "pages", "maps/photo.npz", "results.jsonl", "run.json")),
         *(f"why/{name}" for name in ("sheet.png", "00_cat_class_score.png", "maps.npz", "detections.json")),
     ],
-    "docs/explaining.md": ["out/maps/new.npz", "dog/sheets/photo.jpg", "zoo/index.html"],
+    "docs/explaining.md": ["out/maps/new.npz", "dog/sheets/photo.jpg", "compare.html", "zoo/index.html"],
     "docs/crowds.md": ["out/removals.csv", "out/crowd_pairs.png", "output/crowdhuman/model_final.pth"],
     "docs/measuring.md": [
         *(f"out/{name}" for name in ("index.html", "summary.json", "tables.md", "objects.csv", "curves.json")),
