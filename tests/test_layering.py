@@ -18,6 +18,9 @@ TORCH_ONLY = (
     "distill",
     "show",
     "evaluation/metrics",
+    "evaluation/people/attention.py",
+    "evaluation/people/fixations.py",
+    "evaluation/people/similarity.py",
     "files.py",
     "boxes.py",
 )

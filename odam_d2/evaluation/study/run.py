@@ -29,7 +29,7 @@ from odam_d2.evaluation.study.perturbation import object_score
 from odam_d2.evaluation.study.record import Entry, Record, Row
 from odam_d2.evaluation.study.results import remove_results, write_results
 from odam_d2.evaluation.study.scores import score_maps
-from odam_d2.evaluation.study.selection import match_objects
+from odam_d2.evaluation.study.selection import choose_evenly, match_objects
 from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.study.sources import Progress, Scene, check_file_names, make_sources, map_file
 from odam_d2.modeling.checkpoint import weights_sha256
@@ -218,9 +218,7 @@ class ExplanationEvaluator(DatasetEvaluator):
         for part in comm.all_gather(own):
             by_image |= part
         every = [(objects.image_id, name) for objects in images for name in by_image[objects.image_id]]
-        count = min(most, len(every))
-        # The middles of equal parts.
-        return {every[(2 * i + 1) * len(every) // (2 * count)] for i in range(count)}
+        return set(choose_evenly(every, most))
 
     def _find(
         self, objects: ImageObjects, image: np.ndarray, output: Mapping[str, Any]

@@ -105,14 +105,17 @@ def _columns(number: int) -> list[_Column]:
     return columns + ([_Column(name, several=True) for name in TABLES[number]] if number == 3 else [])
 
 
-def write_tables(tables: Sequence[PaperTable], facts: Mapping[str, Any]) -> str:
+def write_tables(
+    tables: Sequence[PaperTable], facts: Mapping[str, Any], title: str = "How good the explanations are"
+) -> str:
     """The tables as Markdown.
 
     Args:
         tables: from :func:`make_tables`.
         facts: what was measured, for the reader.
+        title: above them.
     """
-    lines = ["# How good the explanations are", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
+    lines = [f"# {title}", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
     if not tables:
         return "\n".join([*lines, NOTHING, ""])
     for table in tables:
