@@ -13,6 +13,7 @@ COMMANDS = {
     "explain-nms": "list what NMS removed in photographs, on account of whom and why",
     "train": "train a detector, or with --eval-only measure its detections; on your own data, too",
     "evaluate": "measure how good the explanations of a detector are, over a dataset",
+    "errors": "sort the errors of a detector, and show what misled it",
     "attention": "compare maps with where people looked, from their eye fixations",
     "figures": "make figures of the paper: detectors without and with ODAM-Train side by side",
     "sanity": "check that maps depend on the weights and on the detection they explain",
