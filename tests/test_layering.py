@@ -21,6 +21,7 @@ TORCH_ONLY = (
     "evaluation/people/attention.py",
     "evaluation/people/fixations.py",
     "evaluation/people/similarity.py",
+    *(f"evaluation/people/trust/{name}.py" for name in ("agreement", "analysis", "answers", "power", "studies")),
     "files.py",
     "boxes.py",
 )

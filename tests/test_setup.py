@@ -36,6 +36,8 @@ def test_every_module_and_the_pages_are_in_the_package(built):
     pages = (
         "show/templates/report.html",
         "show/templates/side_by_side.html",
+        "evaluation/people/templates/marker.html",
+        "evaluation/people/templates/trust.html",
         "evaluation/study/templates/errors.html",
         "evaluation/study/templates/evaluation.html",
     )

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure how good the explanations of a detector are, over a dataset",
     "errors": "sort the errors of a detector, and show what misled it",
     "attention": "compare maps with where people looked, from their eye fixations",
+    "trust": "make questionnaires about which maps people trust, and read the answers",
     "figures": "make figures of the paper: detectors without and with ODAM-Train side by side",
     "sanity": "check that maps depend on the weights and on the detection they explain",
     "evaluate-crowdhuman": "AP, MR-2, JI and recall of a file of detections",

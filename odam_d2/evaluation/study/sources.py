@@ -211,7 +211,7 @@ class FolderMaps(MapSource):
         """
         for annotation_id in scene.ids:
             path = self._folder / map_file(scene.image_id, annotation_id)
-            yield _read_map(path, scene.size) if path.is_file() else None
+            yield read_map(path, scene.size) if path.is_file() else None
 
 
 def map_file(image_id: str, annotation_id: str) -> str:
@@ -241,7 +241,19 @@ def check_file_names(images: Mapping[str, Sequence[str]]) -> None:
         known[file] = name
 
 
-def _read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A map that a tool wrote, raw.
+
+    Args:
+        path: of an ``npy`` file.
+        size: (h,w) that it must have.
+
+    Returns:
+        (h,w).
+
+    Raises:
+        ValueError: it is no array of real numbers, or of another size; the message names the file.
+    """
     try:
         heat_map = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

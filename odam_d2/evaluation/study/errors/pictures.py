@@ -15,6 +15,8 @@ from odam_d2.evaluation.study.errors.cases import REFERENCE, Case, View
 from odam_d2.show.overlays import PALETTE, WHITE, check_image, draw_detections, overlay
 from odam_d2.show.sheets import cut, window_around
 
+# Of a box with several wrong sides, the worst so many are shown; maps.csv has them all.
+SHOWN_SIDES = 2
 # Side of a picture on the page, and how good its JPEG is.
 CELL, QUALITY = 260, 80
 
@@ -47,14 +49,16 @@ def draw_case(case: Case, image: np.ndarray) -> list[Picture]:
         ValueError: not an image.
     """
     check_image(image)
-    boxes = [case.box, *([] if case.object_box is None else [case.object_box]), *(view.box for view in case.views)]
+    sides = [side for side, _ in case.sides]
+    views = [view for view in case.views if view.target not in sides[SHOWN_SIDES:]]
+    boxes = [case.box, *([] if case.object_box is None else [case.object_box]), *(view.box for view in views)]
     corner, side = window_around(np.array(boxes), image.shape[:2])
     photo = cut(image, corner, side, CELL)
     shown = [case.box] if case.object_box is None else [case.object_box, case.box]
     colours = [WHITE, PALETTE[0]][-len(shown) :]
     drawn = draw_detections(photo, [_inside(box, corner, side) for box in shown], [""] * len(shown), colours, width=2)
     pictures = [Picture(_jpeg(drawn), _title(case), "", False)]
-    for view in case.views:
+    for view in views:
         heat = np.clip(cut(view.heat.astype(np.float32), corner, side, CELL), 0, 1)
         drawn = draw_detections(overlay(photo, heat), [_inside(view.box, corner, side)], [""], [WHITE], width=1)
         pictures.append(Picture(_jpeg(drawn), view.title, _energy(view), view.role == REFERENCE))

@@ -1,0 +1,1 @@
+"""Questionnaires about which maps people trust, and what comes of the answers (section 4.3)."""
