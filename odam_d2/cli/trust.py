@@ -143,8 +143,8 @@ def run_analyse(args: argparse.Namespace) -> int:
     write_atomically(args.output / "analysis.json", json.dumps(content, indent=1) + "\n")
     write_atomically(args.output / "analysis.md", to_markdown(study, analysis, lines))
     counts = analysis.counts
-    title = f"{study.id}: {counts['responses']} responses of {counts['participants']} of {counts['of']} participants"
-    print_table(make_table(title, analysis.headings, analysis.rows))
+    print(f"{study.id}: {counts['responses']} responses of {counts['participants']} of {counts['of']} participants")
+    print_table(make_table("", analysis.headings, analysis.rows))
     for line in [*map(say_test, analysis.tests), *lines]:
         print(line)
     print(DEPENDENT)
@@ -235,7 +235,7 @@ def power(args: argparse.Namespace) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     draw_power(args.output, powers, PARTICIPANTS)
     rows = [[str(count), *(f"{100 * own[i]:.0f}" for own in powers.values())] for i, count in enumerate(PARTICIPANTS)]
-    print_table(make_table("% of simulated studies that find the paper's effect", ["participants", *powers], rows))
+    print_table(make_table("simulated, % that find the effect", ["participants", *powers], rows))
     print(SIMULATION)
     print(f"see {args.output}")
     return 0

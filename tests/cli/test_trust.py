@@ -1,4 +1,4 @@
-"""``odam trust``: pages and a key, tables and figures from SIMULATED files, and what it says when something is wrong."""
+"""``odam trust``: pages and a key, tables and figures from SIMULATED files, and what it says of mistakes."""
 
 import json
 import subprocess

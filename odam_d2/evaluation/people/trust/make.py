@@ -128,7 +128,8 @@ def _question(study: Study, question: Question, maps: Mapping[str, Path]) -> dic
         "text": STUDIES[study.kind].text.replace("{name}", item.name),
         "width": int(item.size[1]),
         "height": int(item.size[0]),
-        "photo": picture(np.asarray(photo), box),
+        # Whoever draws a box sees the map alone.
+        "photo": "" if study.kind == DRAW else picture(np.asarray(photo), box),
         "pictures": pictures,
     }
 

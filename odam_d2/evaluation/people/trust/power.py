@@ -1,7 +1,7 @@
 """How many participants a study needs, by simulation: people who answer as the paper's did, on average.
 
-Nothing here is a result about people: responses are drawn from the shares in the paper's Tables 4 and 5, independently
-of each other. Real responses of one person are alike, so that a real study needs more.
+Nothing here is a result about people: responses are drawn from the shares that the paper reports in section 4.3, each
+independently of all others. Real responses of one person are alike, so that a real study needs more.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency, chisquare, wilcoxon
 
 from odam_d2.evaluation.people.trust.studies import CHOOSE, DRAW, RANK
 
-SIMULATION = "SIMULATION, no people: responses are drawn independently from the shares in the paper's Tables 4 and 5"
+SIMULATION = "SIMULATION, no people: responses are drawn independently from the shares in section 4.3 of the paper"
 # What the paper's people did. Ranks 1 to 4 of ODAM and of the next best, D-RISE, in %.
 ODAM_RANKS, DRISE_RANKS = (53.8, 35.4, 8.9, 1.9), (35.1, 29.5, 17.5, 17.9)
 # Chose the better detector, the weaker one, found them similar, in %.
@@ -49,13 +49,13 @@ def rank_pairs(first: Sequence[float], other: Sequence[float]) -> np.ndarray:
 def _p_rank(responses: int, rng: np.random.Generator) -> float:
     table = rank_pairs(ODAM_RANKS, DRISE_RANKS)
     drawn = rng.choice(table.size, size=responses, p=table.ravel())
-    ranks = np.unravel_index(drawn, table.shape)
-    return float(wilcoxon(*ranks).pvalue)
+    first, other = np.unravel_index(drawn, table.shape)
+    return float(wilcoxon(first, other).pvalue) if first.mean() < other.mean() else 1.0
 
 
 def _p_choose(responses: int, rng: np.random.Generator) -> float:
     better, weaker, _ = rng.multinomial(responses, np.array(CHOICES) / sum(CHOICES))
-    # The paper's effect is that the better detector is chosen more often.
+    # An effect in the other direction is not the paper's.
     return float(chisquare([better, weaker]).pvalue) if better > weaker else 1.0
 
 
@@ -120,7 +120,7 @@ def draw_power(path: Path, powers: dict[str, Sequence[float]], participants: Seq
         axes.plot(participants, own, marker=marker, label=f"{EFFECTS[kind][0]}, {EACH[kind]} questions each")
     axes.axhline(0.8, color="black", linewidth=0.8, linestyle="--")
     axes.set(
-        title="How many participants find the paper's effect",
+        title="Simulated: how many participants find the paper's effect",
         xlabel="participants",
         ylabel="part of simulated studies",
         ylim=(0, 1.02),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 
-from own_data import SIZE, write_coco
 from odam_d2.config import add_odam_config
 from odam_d2.data.own import add_datasets
+from own_data import SIZE, write_coco
 
 METHODS = ("odam", "gradcam", "drise")
 
