@@ -17,7 +17,7 @@ from odam_d2.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 # Pages that a test module of their own walks.
-OWN_TESTS = {f"docs/{name}.md": f"tests/docs/test_{name}.py" for name in ("your_data", "your_detector")}
+OWN_TESTS = {f"docs/{name}.md": f"tests/docs/test_{name}.py" for name in ("people", "your_data", "your_detector")}
 # What a page's command says -> what the test says instead.
 SMALLER = {
     # Detectron2 looks for it where DETECTRON2_DATASETS pointed when it was imported.
@@ -25,11 +25,14 @@ SMALLER = {
     "500": "4",  # masks of D-RISE
     "20": "1",  # steps of Deletion and Insertion
     "60": "1",  # objects
+    "osie/fixations.mat": "fixations.csv",
 }
 # What each command of a kind begins with; what it says itself comes later and counts.
 ADDED = {
     "evaluate": ["--max-objects", "1", "--perturbation-steps", "1"],
     "sanity": ["--max-images", "1", "--max-detections", "1"],
+    "errors": ["--max-images", "1"],
+    "attention": ["--splits", "1", "--grid", "8"],
 }
 # Commands of odam that are only parsed, and why.
 ONLY_PARSED = {"prepare-backbone": "it fetches a package from the index"}

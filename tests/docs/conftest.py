@@ -63,6 +63,7 @@ def contents(tmp_path_factory, quick_weights):
     write_crowds(folder)
     detectors = [folder / "demo" / f"{name}_lite0.yaml" for name in ("fcos", "faster_rcnn")]
     write_coco(folder / "data", folder / "photos", detectors)
+    write_fixations(folder / "fixations.csv", folder / "photos")
     return folder
 
 
@@ -88,6 +89,15 @@ def write_photos(folder: Path) -> None:
     photos["chelsea"].save(folder / "photos" / "chelsea.jpg")
     photos["astronaut"].save(folder / "photos" / "astronaut.jpg")
     photos["coffee"].save(folder / "more" / "coffee.png")
+
+
+def write_fixations(path: Path, photos: Path) -> None:
+    """Two people who looked at the middle of each photograph, and a little beside it."""
+    lines = ["image,observer,x,y,duration"]
+    for file in sorted(photos.iterdir()):
+        width, height = Image.open(file).size
+        lines += [f"{file.name},ann,{width / 2},{height / 2},200", f"{file.name},ben,{width / 3},{height / 2},300"]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def write_configs(folder: Path, weights: str) -> None:
