@@ -60,6 +60,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_output(parser)
     parser.add_argument("--task", default="", help="what people were told to do; stands beside all numbers")
     add_names(parser, "--methods", f"of {', '.join(METHODS)}; default {','.join(own.methods)}", default=own.methods)
+    folders = "folders of maps that something else made, each a method of the folder's name"
+    parser.add_argument("--maps", nargs="+", default=[], metavar="FOLDER", help=folders)
     parser.add_argument("--target", default=own.target, help=", ".join(TARGETS))
     add_layer(parser)
     degree = "standard deviation of the Gaussian around a fixation"
@@ -85,6 +87,7 @@ def to_settings(args: argparse.Namespace, explain: ExplainSettings) -> Attention
     """The settings that the command line asks for."""
     explanation = ExplanationSettings(
         methods=tuple(args.methods),
+        map_folders=tuple(args.maps),
         target=args.target,
         explain=explain,
         iou_threshold=args.iou_threshold,

@@ -57,7 +57,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+def find(args: argparse.Namespace, command: str, progress: Progress) -> dict[str, Any]:
     """Find, explain and write everything; the summary."""
     settings = ErrorSettings(
         args.score_threshold, args.foreground, args.background, args.side_tolerance, args.pictures, args.max_images
@@ -71,7 +71,6 @@ def find(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     args.output.mkdir(parents=True, exist_ok=True)
     for _ in progress.track(study.run(), total=len(study), description="images"):
         pass
-    command = shlex.join(["odam", "errors", *sys.argv[2:]]) if sys.argv[1:2] == ["errors"] else "odam errors"
     facts = {"command": command, "config": args.config_file, "dataset": args.dataset, **explainer.settings.describe()}
     return study.write(args.output, facts)
 
@@ -94,9 +93,10 @@ def kinds_table(summary: dict[str, Any]) -> Table:
 def run(argv: Sequence[str] | None) -> int:
     """Find, write and print. Errors of the detector are findings, and so is their absence."""
     args = parse_arguments(argv)
+    command = shlex.join(["odam", "errors", *(sys.argv[1:] if argv is None else argv)])
     prepare_for_network()
     with progress_bar() as progress:
-        summary = find(args, progress)
+        summary = find(args, command, progress)
     if not summary["counts"]["images"]:
         print(f"the dataset {args.dataset} has no images")
         return FAILED

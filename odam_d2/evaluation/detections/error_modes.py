@@ -72,7 +72,8 @@ def sort_errors(
     * *both*: what is left, an IoU between the two with an object of another class.
 
     An object is *missed* if no detection found it, and none meant it with a classification or localisation error. A
-    detection that fits no object and lies by at least ``foreground`` of its area in a crowd of its class is ignored.
+    detection that found nothing and lies by at least ``foreground`` of its area in a crowd of its class is ignored, as
+    in COCO's evaluation.
 
     Args:
         gt_boxes: (G,4).
@@ -111,12 +112,11 @@ def sort_errors(
     for d in range(len(own)):
         if d in by_detection:
             kind, objects[d] = CORRECT, by_detection[d]
+        elif in_crowd[d]:
+            kind = IGNORED
         else:
             kind, objects[d] = _sort_one(iou[d], same[d], found >= 0, foreground, background)
-            if kind == "duplicate":
-                rivals[d] = found[objects[d]]
-            if kind not in ("classification", "duplicate") and in_crowd[d]:
-                kind, objects[d] = IGNORED, -1
+            rivals[d] = found[objects[d]] if kind == "duplicate" else -1
         kinds.append(kind)
     meant = {int(row) for kind, row in zip(kinds, objects) if kind in ("classification", "localisation")}
     missed = [row for row in range(len(targets)) if found[row] < 0 and not crowd[row] and row not in meant]

@@ -97,6 +97,12 @@ def test_detections_in_a_crowd_of_their_class_are_ignored_and_crowds_are_not_mis
     assert found.missed.tolist() == []
 
 
+def test_a_duplicate_in_a_crowd_is_ignored_too():
+    objects = [(CAT, 0), ([0, 0, 50, 50], 0)]
+    found = sort([(CAT, 0), (CAT, 0)], objects, np.array([False, True]))
+    assert list(found.kinds) == ["correct", "ignored"] and found.rivals.tolist() == [-1, -1]
+
+
 def test_nothing_at_all_works():
     nothing = sort([], [])
     assert list(nothing.kinds) == [] and nothing.missed.shape == (0,) and nothing.found.shape == (0,)
