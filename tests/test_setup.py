@@ -18,6 +18,8 @@ from odam_d2.cli.main import main
 OWN = {"torch", "torchvision", "detectron2", "cv2"}
 # Packages that are imported under another name than they are installed under.
 NAMES = {"PIL": "Pillow", "yaml": "PyYAML"}
+# Imported where they are needed alone: under which name they are installed, and the extra that brings them.
+OPTIONAL = {"ot": ("POT", "people")}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,18 @@ def test_exactly_the_packages_that_are_imported_are_required(built):
     lines = (built / "odam_d2.egg-info" / "requires.txt").read_text().splitlines()
     required = {re.match(r"[\w-]+", line)[0] for line in lines[: lines.index("")]}
     imported = {name.split(".")[0] for path in Path("odam_d2").rglob("*.py") for name in imported_by(path)}
-    imported -= set(sys.stdlib_module_names) | OWN | {"odam_d2"}
+    imported -= set(sys.stdlib_module_names) | OWN | {"odam_d2"} | OPTIONAL.keys()
     assert {NAMES.get(name, name) for name in imported} == required
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_packages_for_one_purpose_are_an_extra(name, built):
+    """They are imported where they are needed alone, inside of a function."""
+    package, extra = OPTIONAL[name]
+    text = (built / "odam_d2.egg-info" / "requires.txt").read_text()
+    assert re.search(rf"^\[{extra}\]\n{package}\b", text, re.MULTILINE)
+    tops = [node for path in Path("odam_d2").rglob("*.py") for node in ast.parse(path.read_text()).body]
+    assert not [node for node in tops if isinstance(node, ast.ImportFrom) and node.module == name]
 
 
 def imported_by(path):
