@@ -148,8 +148,7 @@ def means_table(settings: AttentionSettings, summary: dict[str, Any], window: st
     for name in settings.rows:
         means = [(summary[window][name][key], metric.digits) for key, metric in SIMILARITIES.items()]
         rows.append([name, *("–" if mean is None else f"{mean:.{digits}f}" for mean, digits in means)])
-    title = f"Similarity with human attention over {WINDOWS[window]}"
-    return make_table(title, ["method", *(metric.title for metric in SIMILARITIES.values())], rows)
+    return make_table("", ["method", *(metric.title for metric in SIMILARITIES.values())], rows)
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -166,6 +165,7 @@ def run(argv: Sequence[str] | None) -> int:
         )
         return FAILED
     for window in WINDOWS:
+        print(f"Similarity with human attention over {WINDOWS[window]}")
         print_table(means_table(settings, summary, window))
     print(f"note: {task}")
     nobody = f", {counts['not_looked_at']} of them with no fixation in their box"

@@ -96,6 +96,22 @@ def test_the_numbers_are_those_of_the_maps(run, tmp_path, dataset, quick_weights
             assert [float(row[name]) for name in SIMILARITIES] == pytest.approx(list(expected), rel=1e-4)
 
 
+def test_maps_of_another_tool_are_compared_too_and_missing_ones_are_counted(run, tmp_path, fixations):
+    """The tool has one map, human attention itself: nothing is more like it."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    np.save(folder / "1_10.npy", attention_map(read_fixations(fixations).images["1.png"], SIZES[0]))
+    assert run(tmp_path / "out", "--max-images", "1", "--maps", folder).code == 0
+    rows = [row for row in read_rows(tmp_path / "out") if row["method"] == "theirs" and row["window"] == "image"]
+    assert [row["missing"] for row in rows] == ["0", "1", "1"] and [row["cosine"] == "" for row in rows] == [
+        False,
+        True,
+        True,
+    ]
+    assert [float(rows[0][name]) for name in SIMILARITIES] == pytest.approx([1, 1, 0, 0], abs=1e-9)
+    assert "theirs: 2 maps missing, which have no number" in (tmp_path / "out" / "tables.md").read_text()
+
+
 def test_people_who_look_at_the_same_place_agree_fully(run, tmp_path):
     path = tmp_path / "same.csv"
     path.write_text("image,observer,x,y,duration\n" + "".join(f"1.png,{who},40,40,100\n" for who in "abcd"))
