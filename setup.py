@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 # Folder of the repository -> its files. An editable installation reads them there.
 ZOO = {
-    "configs": sorted(ROOT.glob("configs/**/*.yaml")),
+    "configs": sorted([*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("configs/**/*.json")]),
     "projects/ODAM/weights": sorted(ROOT.glob("projects/ODAM/weights/*.pth")),
 }
 

@@ -104,6 +104,18 @@ def _add_models(cfg: CfgNode) -> None:
     # Coarser levels on top of the FPN: "p6p7" (two convolutions, dense heads), "p6" (max-pooling, R-CNN) or "none".
     cfg.MODEL.TIMM.TOP_BLOCK = "p6p7"
 
+    # ---- Transformer detectors of Hugging Face's library (META_ARCHITECTURE ODAMDETR; the extra "transformers").
+    cfg.MODEL.TRANSFORMERS = CfgNode()
+    # Either the name of a model on the hub or a folder of save_pretrained, whose config alone is read here: the weights
+    # are MODEL.WEIGHTS, such as "hf://facebook/detr-resnet-50" or that folder. Or a json for a model from scratch.
+    cfg.MODEL.TRANSFORMERS.NAME = ""
+    cfg.MODEL.TRANSFORMERS.CONFIG = ""
+    # Without background; 0: as that config says.
+    cfg.MODEL.TRANSFORMERS.NUM_CLASSES = 0
+    # Detections score more than this. These detectors know no threshold and no NMS when they are evaluated.
+    cfg.MODEL.TRANSFORMERS.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.TRANSFORMERS.NMS_THRESH_TEST = 1.0
+
 
 def _add_explanation(cfg: CfgNode) -> None:
     # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its

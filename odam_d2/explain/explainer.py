@@ -126,6 +126,11 @@ class GradientExplainer:
         """Whether the batched path exists for this trace; with ``path="batched"`` an error says why not."""
         layer = "roi_pool" if trace.regions is not None else "fpn"
         try:
+            if trace.attends:
+                raise ValueError(
+                    "path='batched' is not possible for a transformer: its queries attend to each other, so that one "
+                    "backward pass would mix their gradients; use path='exact' or 'auto'"
+                )
             if self.weighting is not weightings.identity:
                 raise ValueError("path='batched' computes ODAM without smoothing only; use path='exact' or 'auto'")
             if self.layer != layer:

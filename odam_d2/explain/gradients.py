@@ -66,6 +66,10 @@ def detection_gradients(
 def _dense_gradients(trace: Trace, output: Tensor, layer: str, create_graph: bool) -> Iterator[tuple[Tensor, Tensor]]:
     one = torch.eye(len(trace), dtype=output.dtype, device=output.device)
     for row in range(len(trace)):
+        if trace.attends:
+            source, image = trace.source(layer_of(trace, row, layer))
+            yield _grad([output], source, [one[row]], create_graph)[image], source[image]
+            continue
         level, image = trace.source(trace.levels[row])
         gradient = _grad([output], level, [one[row]], create_graph)
         if layer == "fpn":

@@ -80,6 +80,24 @@ def get_weights_file(name: str) -> str:
     return str(files[name])
 
 
+def get_model_file(name: str) -> str:
+    """The description of a transformer detector that a config names in ``MODEL.TRANSFORMERS.CONFIG``.
+
+    Args:
+        name: relative to ``configs/``, such as ``quick/detr.json``.
+
+    Returns:
+        an absolute path.
+
+    Raises:
+        FileNotFoundError: there is none of that name; those that exist are listed.
+    """
+    files = _files(CONFIG_FOLDERS, "json")
+    if name not in files:
+        raise FileNotFoundError(f"odam_d2 has no {name!r}; those that exist are {', '.join(sorted(files)) or 'none'}")
+    return str(files[name])
+
+
 def _files(folders: tuple[Path, ...], suffix: str) -> dict[str, Path]:
     """Name relative to its folder -> file; of two files of one name the first folder's."""
     found = ((folder, path) for folder in reversed(folders) for path in folder.rglob(f"*.{suffix}"))

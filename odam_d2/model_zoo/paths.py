@@ -1,14 +1,17 @@
-"""``odam://NAME``: weights that come with odam_d2, wherever Detectron2 takes a path. Importing this registers it."""
+"""``odam://NAME``: weights and descriptions of models that come with odam_d2, wherever Detectron2 takes a path.
+
+Importing this registers it.
+"""
 
 from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
 
-from odam_d2.model_zoo.files import get_weights_file
+from odam_d2.model_zoo.files import get_model_file, get_weights_file
 
 
 class ODAMPathHandler(PathHandler):
-    """Resolves ``odam://fcos_lite0.pth``; read-only."""
+    """Resolves ``odam://fcos_lite0.pth`` and ``odam://quick/detr.json``; read-only."""
 
     PREFIX = "odam://"
 
@@ -17,7 +20,8 @@ class ODAMPathHandler(PathHandler):
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         self._check_kwargs(kwargs)
-        return get_weights_file(path.removeprefix(self.PREFIX))
+        name = path.removeprefix(self.PREFIX)
+        return get_model_file(name) if name.endswith(".json") else get_weights_file(name)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO:
         if set(mode) - set("rbt"):

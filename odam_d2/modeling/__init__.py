@@ -7,8 +7,10 @@ from odam_d2.modeling.explainable import ExplainableDetector, Observation, check
 from odam_d2.modeling.ignore import ODAMRPN
 from odam_d2.modeling.rcnn.rcnn import ODAMRCNN
 from odam_d2.modeling.rcnn.roi_heads import ODAMCascadeROIHeads, ODAMRes5ROIHeads, ODAMROIHeads
+from odam_d2.modeling.transformers.detector import ODAMDETR
 
 __all__ = [
+    "ODAMDETR",
     "ODAMFCOS",
     "ODAMRCNN",
     "ODAMRPN",

@@ -1,5 +1,6 @@
 """What a detector remembers and what an explanation is; needs torch alone."""
 
+from odam_d2.structures.attention import Attention
 from odam_d2.structures.heat_maps import (
     CHUNK_ELEMENTS,
     SMOOTHING_FRACTION,
@@ -15,6 +16,7 @@ from odam_d2.structures.trace import Paste, RankBy, Regions, Size, Subnet, Trace
 __all__ = [
     "CHUNK_ELEMENTS",
     "SMOOTHING_FRACTION",
+    "Attention",
     "Grid",
     "HeatMaps",
     "Paste",

@@ -1,7 +1,7 @@
 """What a detector remembers of some of its predictions in one image: :class:`Trace`.
 
 A *place* is where a detector predicts: a dense one at every (location, anchor), numbered over all levels; a two-stage
-one at its regions. A prediction is a place and a class.
+one at its regions; a transformer at its queries. A prediction is a place and a class.
 
 Shapes: D predictions, K classes, R regions, C channels, (Hl,Wl) level or layer, P side of a pooled region, (H,W) padded
 network input, (h,w) network input before padding, (ho,wo) image as the user sees it. Boxes are XYXY in network-input
@@ -10,9 +10,13 @@ pixels.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from odam_d2.structures.attention import Attention
 
 Size = tuple[int, int]
 # (class probability (D,), objectness (D,) or None) -> what a detector ranks predictions by, (D,).
@@ -93,6 +97,9 @@ class Trace:
             a black box looks at it. None where the detector was not given an image, as inside training.
         batch: where features are slices of maps that the head read for a whole batch: those maps by name,
             (N,C,Hl,Wl), and the number of the image. None: the head read the features themselves.
+        attends: True: a transformer, whose predictions depend on all feature maps and on each other. False: each
+            depends on what lies below the feature map that it comes from through this map alone.
+        attention: of a transformer whose queries attend to every cell of one map; with graph.
 
     Raises:
         ValueError: the parts disagree on the number of predictions.
@@ -116,6 +123,8 @@ class Trace:
     subnets: tuple[Subnet, ...] = ()
     pixels: Tensor | None = None
     batch: tuple[Mapping[str, Tensor], int] | None = None
+    attends: bool = False
+    attention: "Attention | None" = None
 
     def __post_init__(self) -> None:
         names = ("places", "classes", "boxes", "logits", "class_vectors", "levels")

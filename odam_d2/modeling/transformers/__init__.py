@@ -1,0 +1,1 @@
+"""Transformer detectors of Hugging Face's library (the extra ``transformers``)."""

@@ -1,0 +1,62 @@
+"""What the library's detectors have in common and where they differ: one table."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models of one ``model_type``.
+
+    Args:
+        title: what people read.
+        no_object: a query's classes and "no object" share one softmax, and it is an object of its best class alone;
+            else each class has a sigmoid of its own, and a query may be several objects.
+        masks: padding is masked out, and boxes are relative to the image without it; else they are relative to the
+            padded image.
+        divisibility: of the sides of the padded image; 1 for any.
+        projections: name of what brings stages to the encoder's width, a convolution or a list of them.
+        selection: name of what scores locations, the best of which become the queries; "" where queries are learned.
+        dense: every query attends to every cell of one map; else to a few points of several.
+    """
+
+    title: str
+    no_object: bool
+    masks: bool
+    divisibility: int
+    projections: str
+    selection: str = ""
+    dense: bool = False
+
+
+_REAL_TIME = {"no_object": False, "masks": False, "divisibility": 32, "projections": "encoder_input_proj"}
+FAMILIES = {
+    "detr": Family("DETR", True, True, 1, "input_projection", dense=True),
+    "conditional_detr": Family("Conditional DETR", False, True, 1, "input_projection", dense=True),
+    "deformable_detr": Family("Deformable DETR", False, True, 1, "input_proj"),
+    "rt_detr": Family("RT-DETR", selection="enc_score_head", **_REAL_TIME),
+    "rt_detr_v2": Family("RT-DETRv2", selection="enc_score_head", **_REAL_TIME),
+    "d_fine": Family("D-FINE", selection="enc_score_head", **_REAL_TIME),
+}
+
+
+def family_of(network: nn.Module) -> Family:
+    """The family of a model.
+
+    Raises:
+        ValueError: a model of another kind; the known ones are listed.
+    """
+    kind = getattr(getattr(network, "config", None), "model_type", type(network).__name__)
+    if kind not in FAMILIES:
+        known = ", ".join(f"{name} ({family.title})" for name, family in FAMILIES.items())
+        raise ValueError(f"a model of type {kind!r} cannot be explained; these can: {known}")
+    return FAMILIES[kind]
+
+
+def selecting_module(network: nn.Module, family: Family) -> nn.Module | None:
+    """What scores locations, the best of which become the queries; None where queries are learned."""
+    if getattr(network.config, "two_stage", False):
+        # Deformable DETR's two-stage form asks the head that no decoder layer has.
+        return network.model.decoder.class_embed[-1]
+    return getattr(network.model, family.selection) if family.selection else None

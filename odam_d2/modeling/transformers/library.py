@@ -1,0 +1,123 @@
+"""Hugging Face's ``transformers``, an extra: imported when a detector needs it, and its errors made into sentences."""
+
+import json
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+
+# Where weights on the hub are, in MODEL.WEIGHTS.
+HUB = "hf://"
+
+
+def library() -> ModuleType:
+    """The package ``transformers``.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if find_spec("transformers") is None:
+        raise ValueError(
+            "ODAMDETR needs the package transformers, which is not installed: pip install 'odam_d2[transformers]'"
+        )
+    return import_module("transformers")
+
+
+def build_network(name: str, config: str, num_classes: int = 0) -> nn.Module:
+    """A detector of the library with random weights.
+
+    Args:
+        name: of a model on the hub, or a folder that ``save_pretrained`` wrote; its config alone is read.
+        config: a json with such a config instead; a path, or ``odam://quick/detr.json``.
+        num_classes: without background; 0: as the config says.
+
+    Raises:
+        ValueError: neither or both are given, or the config cannot be used.
+        OSError: the hub or the file cannot be read.
+    """
+    if bool(name) == bool(config):
+        raise ValueError(
+            f"MODEL.TRANSFORMERS.NAME is {name!r} and MODEL.TRANSFORMERS.CONFIG {config!r}; give one of the two"
+        )
+    settings = _read_json(config) if config else _read_hub(name)
+    if num_classes:
+        settings.num_labels = num_classes
+    # Queries are chosen among the locations of the image at hand, whatever its size.
+    if getattr(settings, "anchor_image_size", None):
+        settings.anchor_image_size = None
+    auto = library().AutoModelForObjectDetection
+    try:
+        # Attention weights are looked at, and only this implementation has them.
+        return auto.from_config(settings, attn_implementation="eager")
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+        raise ValueError(f"{config or name} describes no detector that can be built: {_words(error)}") from error
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The weights of a folder that ``save_pretrained`` wrote, or of a model on the hub, by the library's present names.
+
+    Args:
+        path: a folder, or ``hf://facebook/detr-resnet-50``.
+
+    Raises:
+        ValueError: they leave part of their own model random, or hold what it does not have.
+        OSError: they cannot be read.
+    """
+    name = path.removeprefix(HUB)
+    try:
+        model, report = library().AutoModelForObjectDetection.from_pretrained(name, output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    wrong = [f"{key} is {what}" for what in ("missing", "unexpected") for key in sorted(report[f"{what}_keys"])]
+    if wrong:
+        more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
+        raise ValueError(f"the weights {path} cannot be used: {'; '.join(wrong[:4])}{more}")
+    return model.state_dict()
+
+
+def is_pretrained(path: str) -> bool:
+    """Whether a path means weights in the library's form: a folder, or a model on the hub."""
+    return path.startswith(HUB) or Path(path).is_dir()
+
+
+def _read_json(path: str) -> Any:
+    file = Path(PathManager.get_local_path(path))
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {path} (MODEL.TRANSFORMERS.CONFIG)")
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"MODEL.TRANSFORMERS.CONFIG {path} is not json: {_words(error)}") from error
+    kind = content.pop("model_type", None) if isinstance(content, dict) else None
+    if kind is None:
+        raise ValueError(f"MODEL.TRANSFORMERS.CONFIG {path} has no model_type, such as detr or rt_detr")
+    try:
+        return library().AutoConfig.for_model(kind, **content)
+    except Exception as error:  # the library's validation has errors of its own
+        raise ValueError(f"MODEL.TRANSFORMERS.CONFIG {path} cannot be used: {_words(error)}") from error
+
+
+def _read_hub(name: str) -> Any:
+    try:
+        return library().AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> OSError | ValueError:
+    """One sentence in place of the library's many."""
+    name = path.removeprefix(HUB)
+    if Path(name).is_dir():
+        return ValueError(f"the folder {name} holds no detector of the library: {_words(error)}")
+    return OSError(
+        f"{name} is no folder here and cannot be fetched from the Hugging Face hub; check the name and the network, or "
+        "give a folder that save_pretrained wrote"
+    )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

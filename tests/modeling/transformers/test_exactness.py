@@ -1,0 +1,130 @@
+"""Maps of every family against a loop of autograd on the library's plain model."""
+
+import pytest
+import torch
+
+from helpers import random_input
+from odam_d2.explain import GradientExplainer, target_output
+from odam_d2.explain.gradients import detection_gradients
+from odam_d2.structures import by_probability
+from transformer_networks import KINDS, tiny_detr
+
+pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+
+
+def plain_maps(detector, batch, layer):
+    """The plain model's output, and the layer's tensor in its graph, with nothing of odam_d2 but the names."""
+    network, captured = detector.network, {}
+    hooks = [network.model.backbone.model.register_forward_hook(lambda m, a, output: captured.update(stages=output))]
+    projections = getattr(network.model, detector.family.projections)
+    modules = list(projections) if hasattr(projections, "__len__") and layer[-1].isdigit() else [projections]
+    for i, module in enumerate(modules):
+        hooks.append(module.register_forward_hook(lambda m, a, output, i=i: captured.update({i: output})))
+    image = (batch["image"] - detector.pixel_mean) / detector.pixel_std
+    height, width = image.shape[1:]
+    multiple = 32 if detector.family.divisibility == 32 else 1
+    padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    pixels = image.new_zeros((1, 3, *padded))
+    pixels[0, :, :height, :width] = image
+    mask = torch.zeros(1, *padded, dtype=torch.long)
+    mask[0, :height, :width] = 1
+    output = network(pixel_values=pixels.requires_grad_(), pixel_mask=mask)
+    for hook in hooks:
+        hook.remove()
+    size = (height, width) if detector.family.masks else padded
+    if layer.startswith("res"):
+        return output, captured["stages"].feature_maps[int(layer[3:]) - 3], size
+    number = detector.layers.index(layer) - 3
+    if layer.startswith("projection"):
+        return output, captured[number], size
+    # The library flattens it where there is no list of maps; the gradient is put back into the image here.
+    return output, output.encoder_last_hidden_state, size
+
+
+def plain_outputs(detector, output, size, place, label):
+    """Score, logit and signed sides of one query, from the library's outputs."""
+    logits, (x, y, w, h) = output.logits[0, place], output.pred_boxes[0, place]
+    probabilities = logits.softmax(0) if detector.family.no_object else logits.sigmoid()
+    height, width = size
+    sides = {"x1": -(x - w / 2) * width, "y1": -(y - h / 2) * height}
+    sides |= {"x2": (x + w / 2) * width, "y2": (y + h / 2) * height}
+    return {"class_score": probabilities[label], "class_logit": logits[label], **sides}
+
+
+def levels_of(detector, padded):
+    strides = [stride for name, stride in detector.strides.items() if name.startswith("encoder")]
+    return [(-(-padded[0] // stride), -(-padded[1] // stride)) for stride in strides]
+
+
+def plain_gradient(detector, scalar, source, layer, padded):
+    """Gradient and activation, (C,Hl,Wl) each."""
+    if not layer.startswith("encoder") or isinstance(source, (list, tuple)):
+        if isinstance(source, (list, tuple)):
+            source = source[[name for name in detector.layers if name.startswith("encoder")].index(layer)]
+        (gradient,) = torch.autograd.grad(scalar, source, retain_graph=True)
+        return gradient[0], source[0]
+    (gradient,) = torch.autograd.grad(scalar, source, retain_graph=True)
+    number = [name for name in detector.layers if name.startswith("encoder")].index(layer)
+    shapes = levels_of(detector, padded)
+    start = sum(h * w for h, w in shapes[:number])
+    (h, w), rows = shapes[number], slice(start, start + shapes[number][0] * shapes[number][1])
+    return tuple(one[0, rows].reshape(h, w, -1).permute(2, 0, 1) for one in (gradient, source))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_and_maps_equal_a_loop_of_autograd_on_the_plain_model(kind):
+    detector = tiny_detr(kind).double()
+    batch = random_input(100, 150)
+    batch["image"] = batch["image"].double()
+    assert detector.layers[:3] == ["res3", "res4", "res5"] and detector.layers[-1] == "fpn"
+    places, classes = torch.tensor([0, 3, 6]), torch.tensor([1, 0, 2])
+    for layer in detector.layers[:-1]:
+        observation = detector.observe([batch], (layer,))
+        trace = observation.trace(0, places, classes)
+        assert trace.rank_by is by_probability and trace.attends
+        output, source, size = plain_maps(detector, batch, layer)
+        nonzero = 0
+        for target in ("class_score", "class_logit", "x1", "y1", "x2", "y2"):
+            found = list(detection_gradients(trace, target_output(trace, target), layer))
+            maps = GradientExplainer(layer=layer)(trace, target)
+            assert maps.stride == detector.strides[layer] and maps.to_image().shape == (3, 100, 150)
+            for row, (place, label) in enumerate(zip(places.tolist(), classes.tolist())):
+                scalar = plain_outputs(detector, output, size, place, label)[target]
+                assert target_output(trace, target)[row].item() == pytest.approx(scalar.item(), rel=1e-9)
+                gradient, activation = plain_gradient(detector, scalar, source, layer, trace.padded_size)
+                scale = float(gradient.abs().max())
+                assert torch.allclose(found[row][0], gradient, atol=1e-9 * scale), (layer, target)
+                assert torch.allclose(found[row][1], activation.detach(), atol=1e-9)
+                expected = (gradient * activation).sum(dim=0).relu().detach()
+                assert torch.allclose(maps.grids[0].maps[row], expected, atol=1e-9 * float(expected.max()) + 1e-30)
+                nonzero += bool(expected.max() > 0)
+        assert nonzero > 9, layer
+
+
+@pytest.mark.parametrize("kind", ["detr", "rt_detr"])
+def test_fpn_is_the_backbones_last_stage(kind):
+    detector, batch = tiny_detr(kind), random_input(96, 128)
+    places = torch.tensor([1, 2])
+    maps = {}
+    for layer in ("fpn", "res5"):
+        trace = detector.observe([batch], (layer,)).trace(0, places, places)
+        assert trace.levels == ["res5", "res5"] and list(trace.features) == ["res5"]
+        maps[layer] = GradientExplainer(layer=layer)(trace, "x2").maps
+    assert torch.equal(maps["fpn"], maps["res5"]) and maps["fpn"].max() > 0
+    # Whether the stage is cut off, or part of a graph that goes on below it, is the same.
+    whole = detector.observe([batch], ("res4", "res5")).trace(0, places, places)
+    assert torch.allclose(GradientExplainer(layer="res5")(whole, "x2").maps, maps["res5"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["detr", "rt_detr"])
+def test_every_method_explains_at_every_kind_of_layer(kind):
+    detector, batch = tiny_detr(kind), random_input(96, 128)
+    for layer in ("res4", "fpn", detector.layers[3], detector.layers[-2]):
+        trace = detector.observe([batch], (layer,)).trace(0, torch.tensor([0, 1]), torch.tensor([0, 1]))
+        for method in ("odam", "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++"):
+            maps = GradientExplainer(method, layer, path="auto")(trace, "class_logit").to_image()
+            assert maps.shape == (2, 96, 128) and torch.isfinite(maps).all()
+        smoothed = GradientExplainer("odam", layer, smoothing="gaussian")(trace, "combined").to_image()
+        assert smoothed.max() > 0
+    with pytest.raises(ValueError, match="queries attend to each other.*path='exact' or 'auto'"):
+        GradientExplainer("odam", layer, path="batched")(trace)
