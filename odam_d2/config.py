@@ -121,9 +121,11 @@ def _add_explanation(cfg: CfgNode) -> None:
     # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its
     # figures, with a width adapted to each object.
     cfg.ODAM.EXPLAIN = CfgNode()
-    # "odam", or to compare "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++", "drise".
+    # "odam", or to compare "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++", "drise"; of transformers
+    # whose queries attend to every cell (DETR, Conditional DETR) also "attention", "rollout", "game".
     cfg.ODAM.EXPLAIN.METHOD = "odam"
-    # "fpn": the level a detection comes from; "roi_pool" of two-stage detectors; a stage of the backbone, as "res4".
+    # "fpn": the level a detection comes from; "roi_pool" of two-stage detectors; a stage of the backbone, as "res4". Of
+    # transformers, "fpn" is the last stage; they also have "projection" and "encoder" ("encoder4", ... by stride).
     cfg.ODAM.EXPLAIN.LAYER = "fpn"
     cfg.ODAM.EXPLAIN.SMOOTHING = "none"
     # "exact": one backward pass for each detection. "batched": all detections together, for hundreds of them (pooled

@@ -44,6 +44,8 @@ def check_ignore_regions(cfg: CfgNode) -> None:
     model = cfg.MODEL
     if model.MASK_ON or model.KEYPOINT_ON:
         raise ValueError("ODAM.INPUT.IGNORE_REGIONS keeps boxes only; set MODEL.MASK_ON and MODEL.KEYPOINT_ON to False")
+    if model.META_ARCHITECTURE == "ODAMDETR":
+        raise ValueError("ODAMDETR would learn ignore regions as objects; set ODAM.INPUT.IGNORE_REGIONS to False")
     parts = {"MODEL.META_ARCHITECTURE": model.META_ARCHITECTURE}
     if model.META_ARCHITECTURE == "ODAMRCNN":
         parts |= {

@@ -69,7 +69,7 @@ class ODAMPredictor(DefaultPredictor):
         self.cfg = cfg.clone()
         check_explainable(self.model)
         load_weights(self.model, cfg.MODEL.WEIGHTS)
-        self.class_names = names_of_classes(cfg, self.num_classes)
+        self.class_names = names_of_classes(cfg, self.num_classes, getattr(self.model, "class_names", ()))
 
     @classmethod
     def from_model(
@@ -86,7 +86,7 @@ class ODAMPredictor(DefaultPredictor):
         Args:
             model: an explainable detector; it stays where it is and is put into evaluation mode, as
                 ``DefaultPredictor`` does it.
-            class_names: of its classes; default their numbers.
+            class_names: of its classes; default the model's own names, else their numbers.
             settings: how it explains.
             min_size: length to which an image's short side is scaled; 0 leaves images as they are.
             max_size: at most so long is the long side then.
@@ -99,7 +99,8 @@ class ODAMPredictor(DefaultPredictor):
             raise ValueError(f"input_format is {input_format!r}; valid values are BGR, RGB")
         self = cls.__new__(cls)
         self.model = check_explainable(model).eval()
-        names = list(class_names) or [str(i) for i in range(model.num_classes)]
+        own = getattr(model, "class_names", None) or [str(i) for i in range(model.num_classes)]
+        names = list(class_names) or list(own)
         if len(names) != model.num_classes:
             raise ValueError(f"there are {len(names)} class names for a model of {model.num_classes} classes")
         self.cfg, self.class_names, self.settings = None, names, settings or ExplainSettings()
@@ -213,8 +214,9 @@ class ODAMPredictor(DefaultPredictor):
                 trace to one scalar a detection.
             instances: which detections: a class name, positions, a mask such as ``scores > 0.5``, or a function that
                 is given the detections and returns one of these; default all.
-            method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``ssgradcam++`` or
-                ``drise``. The last runs the detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images, which takes
+            method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``ssgradcam++``,
+                ``attention``, ``rollout``, ``game`` (transformers such as DETR) or ``drise``. The last runs the
+                detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images, which takes
                 minutes, and explains box and class together: its only target is ``class_score``.
             layer: ``fpn``, ``roi_pool`` (two-stage detectors) or a stage of the backbone such as ``res4``.
             smoothing: of ODAM's gradients, ``none`` or ``gaussian``.
@@ -321,10 +323,10 @@ class ODAMPredictor(DefaultPredictor):
         said = {"method": method, "layer": layer, "smoothing": smoothing, "path": path}
         said = {name: value for name, value in said.items() if value is not None}
         settings = replace(self.settings, **said)
-        if METHODS[settings.method].kind == "masks" and said.keys() - {"method"}:
-            raise ValueError(
-                f"{settings.method} runs the whole detector: it has no layers, smoothing and paths to choose from"
-            )
+        kind = METHODS[settings.method].kind
+        if kind != "gradients" and said.keys() - {"method"}:
+            does = "runs the whole detector" if kind == "masks" else "looks at attention"
+            raise ValueError(f"{settings.method} {does}: it has no layers, smoothing and paths to choose from")
         explainer = make_explainer(settings, self.model, progress)
         self.check_layers((explainer.layer,))
         return explainer

@@ -54,12 +54,17 @@ def tiny_network(kind: str, seed: int = 0, **options) -> nn.Module:
     config = transformers.AutoConfig.for_model(name, **copy.deepcopy(settings | options))
     torch.manual_seed(seed)
     network = transformers.AutoModelForObjectDetection.from_config(config, attn_implementation="eager")
+    return spread_queries(network).eval()
+
+
+def spread_queries(network: nn.Module) -> nn.Module:
+    """Random weights, large enough for queries to differ from each other."""
     with torch.no_grad():
         for parameter in network.parameters():
             # The library's own starting values leave all queries alike.
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 25
             parameter.copy_(torch.randn(parameter.shape) * fan_in**-0.5 + (parameter.dim() == 1) * parameter)
-    return network.eval()
+    return network
 
 
 def tiny_detr(kind: str, seed: int = 0, network: nn.Module | None = None, **options):

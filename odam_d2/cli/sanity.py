@@ -24,7 +24,7 @@ from odam_d2.cli.settings import read_config
 from odam_d2.data.objects import load_objects
 from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.study.sanity import DEPENDS, SAME, SanityResult, check_image, draw_sanity
-from odam_d2.explain import GRADIENT_METHODS, TARGETS, ExplainSettings, GradientExplainer, check_methods, check_targets
+from odam_d2.explain import TARGETS, TRACE_METHODS, ExplainSettings, check_methods, check_targets, make_explainer
 from odam_d2.files import write_atomically
 from odam_d2.predictor import ODAMPredictor
 
@@ -37,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_config_file(parser)
     add_dataset(parser)
     add_output(parser)
-    methods = f"of {', '.join(GRADIENT_METHODS)}; default {','.join(DEFAULT_METHODS)}"
+    methods = f"of {', '.join(TRACE_METHODS)}; default {','.join(DEFAULT_METHODS)}"
     add_names(parser, "--methods", methods, default=DEFAULT_METHODS)
     parser.add_argument("--target", default="class_score", help=", ".join(TARGETS))
     add_layer(parser)
@@ -56,10 +56,10 @@ def check(args: argparse.Namespace) -> tuple[dict[str, SanityResult], dict[str, 
             f"--max-images {args.max_images} and --max-detections {args.max_detections} must be at least 1"
         )
     check_targets([args.target])
-    check_methods(args.methods, GRADIENT_METHODS)
+    check_methods(args.methods, TRACE_METHODS)
     cfg = read_config(args)
     settings = ExplainSettings.from_options(cfg.ODAM.EXPLAIN)
-    explainers = {method: GradientExplainer.from_settings(replace(settings, method=method)) for method in args.methods}
+    explainers = {method: make_explainer(replace(settings, method=method)) for method in args.methods}
     predictor = ODAMPredictor(cfg)
     (target,) = predictor.resolve_targets(args.target)
     predictor.check_layers((settings.layer,))

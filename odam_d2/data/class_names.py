@@ -12,12 +12,15 @@ from odam_d2.data.coco_json import read_coco
 _COCO_NAMES = [category["name"] for category in COCO_CATEGORIES if category["isthing"]]
 
 
-def class_names(cfg: CfgNode, num_classes: int) -> list[str]:
-    """Names of the classes of the config's datasets, else COCO's where there are as many, else numbers.
+def class_names(cfg: CfgNode, num_classes: int, own: Sequence[str] = ()) -> list[str]:
+    """Names of the classes of the config's datasets, else the detector's own, else COCO's where there are as many.
+
+    Without any, classes are called by their numbers.
 
     Args:
         cfg: of the detector; what ``DATASETS.TEST`` names counts before ``DATASETS.TRAIN``.
         num_classes: of the detector, without background.
+        own: names that the detector itself has for its classes.
 
     Returns:
         ``num_classes`` names.
@@ -35,6 +38,8 @@ def class_names(cfg: CfgNode, num_classes: int) -> list[str]:
                 "DATASETS.TEST name a dataset with the detector's classes"
             )
         return list(names)
+    if own:
+        return list(own)
     return list(_COCO_NAMES) if num_classes == len(_COCO_NAMES) else [str(i) for i in range(num_classes)]
 
 

@@ -1,5 +1,6 @@
 """From settings to an explainer."""
 
+from odam_d2.explain.attention.explainer import AttentionExplainer
 from odam_d2.explain.explainer import Explainer, GradientExplainer
 from odam_d2.explain.masks.black_box import BlackBoxExplainer, Observer
 from odam_d2.explain.masks.drise import Progress
@@ -20,8 +21,11 @@ def make_explainer(
     Raises:
         ValueError: such a method without a detector.
     """
-    if METHODS[settings.method].kind == "gradients":
+    kind = METHODS[settings.method].kind
+    if kind == "gradients":
         return GradientExplainer.from_settings(settings)
+    if kind == "attention":
+        return AttentionExplainer(settings)
     if detector is None:
         raise ValueError(f"{settings.method} asks the detector about masked images; it needs the detector")
     return BlackBoxExplainer(detector, settings, progress)

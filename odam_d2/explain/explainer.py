@@ -150,15 +150,15 @@ class GradientExplainer:
 
 
 def explain_together(
-    trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer], graph: Graph = "none"
+    trace: Trace, target: Target, explainers: Mapping[str, Explainer], graph: Graph = "none"
 ) -> dict[str, HeatMaps]:
-    """Maps of several explainers; those of one layer that take gradients one at a time share them.
+    """Maps of several explainers; those of one layer that take gradients of it one at a time share them.
 
     Args:
         trace: what the detector remembers.
         target: as in :class:`GradientExplainer`.
         explainers: by any name.
-        graph: as in :class:`GradientExplainer`.
+        graph: as in :class:`GradientExplainer`; explainers of another kind have none.
 
     Returns:
         name -> maps, in the order of ``explainers``.
@@ -166,6 +166,13 @@ def explain_together(
     Raises:
         ValueError: as in :class:`GradientExplainer`.
     """
+    for explainer in explainers.values():
+        explainer.check([target])
+    others = {name: own(trace, target) for name, own in explainers.items() if not isinstance(own, GradientExplainer)}
+    if others:
+        own = {name: explainer for name, explainer in explainers.items() if name not in others}
+        found = (explain_together(trace, target, own, graph) if own else {}) | others
+        return {name: found[name] for name in explainers}
     if target == "combined":
         parts = [explain_together(trace, part, explainers, graph) for part in COMBINED_PARTS]
         return {name: combine([part[name] for part in parts]) for name in explainers}

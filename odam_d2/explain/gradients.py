@@ -133,6 +133,27 @@ def _rounds(rows: Tensor) -> Iterator[Tensor]:
         yield order[rank == i].sort().values
 
 
+def attention_gradients(trace: Trace, output: Tensor) -> Iterator[list[Tensor]]:
+    """dY_d/dA of every attention matrix of a transformer, one prediction after the other.
+
+    Args:
+        trace: with attention.
+        output: Y, (D,), the d-th entry a function of the d-th prediction's outputs alone.
+
+    Yields:
+        gradients in the shapes of ``trace.attention``: the encoder's, the decoder's, those from queries to cells.
+
+    Raises:
+        ValueError: an output without a graph.
+    """
+    if len(trace) and not output.requires_grad:
+        raise ValueError("the output to explain has no autograd graph; trace the detector outside inference_mode")
+    sources = [*trace.attention.encoder, *trace.attention.decoder, *trace.attention.cross]
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    for one in output:
+        yield list(torch.autograd.grad(one, sources, **options))
+
+
 def row_gradients(output: Tensor, values: Sequence[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
     """dY_d/d(values of detection d) for tensors whose row d influences Y_d alone: one backward pass of the sum.
 

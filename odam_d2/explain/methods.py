@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from odam_d2.explain import weightings
+from odam_d2.explain.attention.flow import Flow, last_cross_attention, relevance, rollout
 from odam_d2.explain.targets import Target, target_name
 from odam_d2.explain.weightings import Weighting
 
@@ -20,20 +21,24 @@ class Method:
         title: what people read.
         source: where it was published.
         kind: ``gradients``: from a trace, at a layer. ``masks``: the detector is asked about perturbed images, and has
-            no layers and no paths to choose from.
+            no layers and no paths to choose from. ``attention``: from what a transformer's queries attend to; likewise.
         weighting: smoothing -> how gradients become weights; for ``gradients``.
         batchable: whether all predictions of an image can be explained together (where nothing is smoothed).
         targets: names it can explain; None for all.
         meanings: target -> what its map answers, where that is not what it says for other methods.
+        flow: from attention matrices to what queries draw from cells; for ``attention``.
+        by_gradient: whether ``flow`` takes attention weighed with the gradient of the target.
     """
 
     title: str
     source: str
-    kind: Literal["gradients", "masks"] = "gradients"
+    kind: Literal["gradients", "masks", "attention"] = "gradients"
     weighting: Mapping[str, Weighting] = field(default_factory=dict)
     batchable: bool = False
     targets: tuple[str, ...] | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
+    flow: Flow | None = None
+    by_gradient: bool = False
 
 
 def _unsmoothed(weighting: Weighting) -> dict[str, Weighting]:
@@ -71,9 +76,27 @@ METHODS: dict[str, Method] = {
         # It compares whole detections, box and class, whatever its only target is called.
         meanings={"class_score": "why this box with this class"},
     ),
+    "attention": Method(
+        "Attention",
+        "Carion et al., ECCV 2020",
+        kind="attention",
+        targets=("class_score",),
+        meanings={"class_score": "what this query attends to"},
+        flow=last_cross_attention,
+    ),
+    "rollout": Method(
+        "Attention rollout",
+        "Abnar and Zuidema, ACL 2020",
+        kind="attention",
+        targets=("class_score",),
+        meanings={"class_score": "what this query attends to, through all layers"},
+        flow=rollout,
+    ),
+    "game": Method("GAME", "Chefer et al., ICCV 2021", kind="attention", flow=relevance, by_gradient=True),
 }
-# Those that need a trace alone.
 GRADIENT_METHODS = tuple(name for name, method in METHODS.items() if method.kind == "gradients")
+# Those that need a trace alone.
+TRACE_METHODS = tuple(name for name, method in METHODS.items() if method.kind != "masks")
 
 
 def check_methods(methods: Sequence[str], valid: Sequence[str] = tuple(METHODS)) -> None:

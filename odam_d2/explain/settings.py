@@ -71,4 +71,6 @@ class ExplainSettings:
         """What of the settings has an influence on the maps, for the record of a run."""
         if METHODS[self.method].kind == "masks":
             return {"method": self.method, "masks": self.drise_masks, "seed": self.drise_seed}
+        if METHODS[self.method].kind == "attention":
+            return {"method": self.method}
         return {"method": self.method, "layer": self.layer, "smoothing": self.smoothing, "path": self.path}

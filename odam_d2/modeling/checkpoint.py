@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,36 @@ from torch import nn
 
 from odam_d2.files import write_atomically
 
+# Where weights on the Hugging Face hub are, in MODEL.WEIGHTS.
+HUB = "hf://"
+# What weights are called there; of two the library takes the first.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # Keys listed in an error message; the rest is counted.
 _SHOWN_KEYS = 4
 
 
-class CompleteCheckpointer(DetectionCheckpointer):
+class ForeignCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that also reads what others wrote, for models that know how.
+
+    Such a model has ``read_pretrained``, for a folder that ``save_pretrained`` wrote or ``hf://`` and a name on the
+    Hugging Face hub, and ``adapt_weights``, for files with other names in them.
+    """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Overrides Detectron2's, which knows files alone."""
+        read = getattr(self.model, "read_pretrained", None)
+        if read is None or not is_pretrained(path):
+            return super().load(path, *args, **kwargs)
+        self._load_model({"model": read(path)})
+        return {}
+
+    def _load_file(self, filename: str) -> Any:
+        loaded = super()._load_file(filename)
+        adapt = getattr(self.model, "adapt_weights", None)
+        return loaded if adapt is None else {**loaded, "model": adapt(loaded["model"])}
+
+
+class CompleteCheckpointer(ForeignCheckpointer):
     """Detectron2's checkpointer that refuses weights which do not fill the whole model.
 
     ``.pth`` files are read with ``weights_only=True``; Detectron2's own ``.pkl`` files are pickles and are trusted as
@@ -41,7 +67,7 @@ class CompleteCheckpointer(DetectionCheckpointer):
         return incompatible
 
 
-class TrainingCheckpointer(DetectionCheckpointer):
+class TrainingCheckpointer(ForeignCheckpointer):
     """Detectron2's checkpointer, from which a run can go on whenever it was killed.
 
     A checkpoint that was being written then is not named as the last one, and is written again.
@@ -58,7 +84,8 @@ def load_weights(model: nn.Module, path: str) -> None:
     Args:
         model: the detector.
         path: a file or anything Detectron2's ``PathManager`` reads (``odam://...`` comes with odam_d2,
-            ``detectron2://...`` needs a network once).
+            ``detectron2://...`` needs a network once); for transformer detectors also a folder that
+            ``save_pretrained`` wrote, ``hf://facebook/detr-resnet-50``, or Facebook's DETR.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,6 +104,20 @@ def load_weights(model: nn.Module, path: str) -> None:
         raise ValueError(f"the weights {path} cannot be used: {reason}") from error
 
 
+def is_pretrained(path: str) -> bool:
+    """Whether a path means weights in the form of Hugging Face's library: a folder, or ``hf://`` and a name."""
+    return path.startswith(HUB) or Path(path).is_dir()
+
+
 def weights_sha256(path: str) -> str:
-    """Hash of a checkpoint file, for manifests."""
-    return hashlib.sha256(Path(PathManager.get_local_path(path)).read_bytes()).hexdigest()
+    """Hash of a checkpoint, for manifests: of its file, or of the weights in a folder or on the Hugging Face hub."""
+    if path.startswith(HUB):
+        cached = import_module("transformers.utils").cached_file
+        options = {"_raise_exceptions_for_missing_entries": False}
+        found = (cached(path.removeprefix(HUB), name, **options) for name in HUB_FILES)
+        files = [Path(file) for file in found if file][:1]
+    elif Path(path).is_dir():
+        files = sorted(file for file in Path(path).iterdir() if file.suffix in (".safetensors", ".bin"))
+    else:
+        files = [Path(PathManager.get_local_path(path))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -29,7 +29,7 @@ class ExplainableDetector(Protocol):
     Attributes:
         num_classes: without background.
         layers: names of the layers it can be explained at: its backbone's bottom-up stages, ``fpn``, which is the map
-            that a prediction is made from, and ``roi_pool`` where it pools regions.
+            that a prediction is made from, and ``roi_pool`` where it pools regions. A detector may have others.
         nms: the last step of its inference.
     """
 
@@ -55,7 +55,8 @@ class ExplainableDetector(Protocol):
             batched_inputs: as Detectron2's models take them: ``image`` (3,h,w), ``height``, ``width``.
             layers: at which predictions will be explained; () for none, which records no graph.
             places_of: an observation of the same images, perhaps with other weights or by another detector, whose
-                places are to be looked at: a two-stage detector takes its regions, a dense one has the same anyway.
+                places are to be looked at: a two-stage detector takes its regions, a transformer the locations that
+                became queries, a dense one has the same anyway.
 
         Raises:
             ValueError: an unknown layer, or places that this detector does not have.
@@ -73,8 +74,8 @@ def check_explainable(model: nn.Module) -> ExplainableDetector:
     """
     if not isinstance(model, ExplainableDetector):
         raise ValueError(
-            f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet or "
-            "ODAMRCNN, or give your own detector what odam_d2.modeling.ExplainableDetector asks for"
+            f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet, "
+            "ODAMRCNN or ODAMDETR, or give your own detector what odam_d2.modeling.ExplainableDetector asks for"
         )
     # What its parts cannot do, it says when they are looked at.
     _ = model.layers, model.nms

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from odam_d2.evaluation.metrics.matching import box_iou
 from odam_d2.evaluation.study.randomization import cascade
-from odam_d2.explain import GradientExplainer, Target, explain_together
+from odam_d2.explain import Explainer, Target, explain_together
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import Trace
 
@@ -62,7 +62,7 @@ class SanityResult:
 def check_image(
     predictor: ODAMPredictor,
     image_bgr: np.ndarray,
-    explainers: Mapping[str, GradientExplainer],
+    explainers: Mapping[str, Explainer],
     results: Mapping[str, SanityResult],
     target: Target = "class_score",
     score_threshold: float = 0.3,
@@ -178,7 +178,7 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _coarse_maps(trace: Trace, target: Target, explainers: Mapping[str, GradientExplainer]) -> dict[str, np.ndarray]:
+def _coarse_maps(trace: Trace, target: Target, explainers: Mapping[str, Explainer]) -> dict[str, np.ndarray]:
     """Maps (D,gh,gw) by method."""
     found = explain_together(trace, target, explainers)
     return {name: maps.resample().cpu().numpy().astype(np.float64) for name, maps in found.items()}

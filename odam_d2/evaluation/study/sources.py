@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from odam_d2.evaluation.study.settings import ExplanationSettings
-from odam_d2.explain import GRADIENT_METHODS, BlackBoxExplainer, DRISEState, GradientExplainer, explain_together
+from odam_d2.explain import TRACE_METHODS, BlackBoxExplainer, DRISEState, explain_together, make_explainer
 from odam_d2.files import open_atomically
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import HeatMaps, Trace
@@ -78,25 +78,25 @@ def make_sources(
         FileNotFoundError: a folder of maps does not exist.
     """
     predictor.check_layers((settings.explain.layer,))
-    shared = _GradientMethods(predictor, settings)
+    shared = _TraceMethods(predictor, settings)
     own = [
-        GradientMaps(name, shared)
-        if name in GRADIENT_METHODS
+        TraceMaps(name, shared)
+        if name in TRACE_METHODS
         else DRISEMaps(predictor, settings, batch, output / name, progress)
         for name in settings.methods
     ]
     return [*own, *(FolderMaps(Path(folder)) for folder in settings.map_folders)]
 
 
-class _GradientMethods:
-    """All gradient methods on one image: they share its gradients, which take most of the time."""
+class _TraceMethods:
+    """All methods that need a trace alone on one image: they share its gradients, which take most of the time."""
 
     def __init__(self, predictor: ODAMPredictor, settings: ExplanationSettings):
         (self._target,) = predictor.resolve_targets(settings.target)
         self._explainers = {
-            name: GradientExplainer.from_settings(replace(settings.explain, method=name))
+            name: make_explainer(replace(settings.explain, method=name))
             for name in settings.methods
-            if name in GRADIENT_METHODS
+            if name in TRACE_METHODS
         }
         self._trace: Trace | None = None
         self._maps: dict[str, HeatMaps] = {}
@@ -112,15 +112,15 @@ class _GradientMethods:
         self._trace, self._maps = None, {}
 
 
-class GradientMaps(MapSource):
-    """Maps of a gradient method.
+class TraceMaps(MapSource):
+    """Maps of a method that needs a trace alone.
 
     Args:
         name: of the method.
-        shared: all gradient methods.
+        shared: all such methods.
     """
 
-    def __init__(self, name: str, shared: _GradientMethods):
+    def __init__(self, name: str, shared: _TraceMethods):
         super().__init__(name)
         self._shared = shared
 

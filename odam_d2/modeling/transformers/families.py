@@ -18,6 +18,8 @@ class Family:
         divisibility: of the sides of the padded image; 1 for any.
         projections: name of what brings stages to the encoder's width, a convolution or a list of them.
         selection: name of what scores locations, the best of which become the queries; "" where queries are learned.
+        as_many_as_queries: of the pairs of a query and a class, as many enter as there are queries; else as many as
+            detections are kept. Only where a query may be several objects.
         dense: every query attends to every cell of one map; else to a few points of several.
     """
 
@@ -27,17 +29,25 @@ class Family:
     divisibility: int
     projections: str
     selection: str = ""
+    as_many_as_queries: bool = False
     dense: bool = False
 
 
-_REAL_TIME = {"no_object": False, "masks": False, "divisibility": 32, "projections": "encoder_input_proj"}
+_REAL_TIME = {
+    "no_object": False,
+    "masks": False,
+    "divisibility": 32,
+    "projections": "encoder_input_proj",
+    "selection": "enc_score_head",
+    "as_many_as_queries": True,
+}
 FAMILIES = {
     "detr": Family("DETR", True, True, 1, "input_projection", dense=True),
     "conditional_detr": Family("Conditional DETR", False, True, 1, "input_projection", dense=True),
     "deformable_detr": Family("Deformable DETR", False, True, 1, "input_proj"),
-    "rt_detr": Family("RT-DETR", selection="enc_score_head", **_REAL_TIME),
-    "rt_detr_v2": Family("RT-DETRv2", selection="enc_score_head", **_REAL_TIME),
-    "d_fine": Family("D-FINE", selection="enc_score_head", **_REAL_TIME),
+    "rt_detr": Family("RT-DETR", **_REAL_TIME),
+    "rt_detr_v2": Family("RT-DETRv2", **_REAL_TIME),
+    "d_fine": Family("D-FINE", **_REAL_TIME),
 }
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-# Where weights on the hub are, in MODEL.WEIGHTS.
-HUB = "hf://"
+from odam_d2.modeling.checkpoint import HUB
 
 
 def library() -> ModuleType:
@@ -75,13 +74,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
     wrong = [f"{key} is {what}" for what in ("missing", "unexpected") for key in sorted(report[f"{what}_keys"])]
     if wrong:
         more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
-        raise ValueError(f"the weights {path} cannot be used: {'; '.join(wrong[:4])}{more}")
+        raise ValueError(f"they do not fill their own model: {'; '.join(wrong[:4])}{more}")
     return model.state_dict()
-
-
-def is_pretrained(path: str) -> bool:
-    """Whether a path means weights in the library's form: a folder, or a model on the hub."""
-    return path.startswith(HUB) or Path(path).is_dir()
 
 
 def _read_json(path: str) -> Any:

@@ -79,7 +79,8 @@ class QueryObservation(Observation):
             scores, classes = probabilities.max(dim=1)
             places = torch.arange(len(scores), device=scores.device)
         else:
-            scores, index = probabilities.flatten().topk(len(probabilities))
+            most = len(probabilities) if detector.family.as_many_as_queries else detector.max_detections_per_image
+            scores, index = probabilities.flatten().topk(min(most, probabilities.numel()))
             places = index.div(probabilities.shape[1], rounding_mode="floor")
             classes = index % probabilities.shape[1]
         kept = (scores > detector.test_score_thresh).nonzero()[:, 0]

@@ -4,6 +4,8 @@ import re
 
 from torch import nn
 
+from odam_d2.modeling.transformers.families import family_of
+
 PREDICTORS, QUERIES, PROJECTION = "predictors", "queries", "projection"
 # Heads of the library's models, wherever they stand.
 _HEADS = ("class_labels_classifier", "bbox_predictor", "class_embed", "bbox_embed", "pre_bbox_head", "lqe_layers")
@@ -38,7 +40,11 @@ def freeze_stages(network: nn.Module, freeze_at: int) -> None:
     Args:
         network: of the library, which freezes some of its backbones as a whole, of others the first stage.
         freeze_at: 0: nothing, 1: the stem, 2: the first stage (``res2``), too, ...
+
+    Raises:
+        ValueError: a model of an unknown kind.
     """
+    family_of(network)
     for name, parameter in network.model.backbone.named_parameters():
         parameter.requires_grad_(_backbone_stage(name) >= freeze_at)
 
