@@ -17,7 +17,8 @@ from odam_d2.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 # Pages that a test module of their own walks.
-OWN_TESTS = {f"docs/{name}.md": f"tests/docs/test_{name}.py" for name in ("people", "your_data", "your_detector")}
+PAGES_WITH_TESTS = ("people", "transformers", "your_data", "your_detector")
+OWN_TESTS = {f"docs/{name}.md": f"tests/docs/test_{name}.py" for name in PAGES_WITH_TESTS}
 # What a page's command says -> what the test says instead.
 SMALLER = {
     # Detectron2 looks for it where DETECTRON2_DATASETS pointed when it was imported.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -39,6 +39,7 @@ def tiny_dataset(tmp_path_factory):
     register_coco_instances("odam_tiny", {}, str(folder / "tiny.json"), str(folder))
     yield "odam_tiny"
     DatasetCatalog.remove("odam_tiny")
+    MetadataCatalog.remove("odam_tiny")
 
 
 def cfg_for(kind, dataset, folder, *opts):

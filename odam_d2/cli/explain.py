@@ -64,6 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_names(parser, "--targets", targets)
     parser.add_argument("--method", help=f"{', '.join(METHODS)}; default: ODAM.EXPLAIN.METHOD")
     add_layer(parser)
+    parser.add_argument("--text", help="what to look for, for detectors of phrases: 'a bottle. a banana.'")
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
     parser.add_argument("--max-instances", type=int, help="an image; default: ODAM.EXPLAIN.MAX_INSTANCES")
     parser.add_argument("--sheets", action="store_true", help="also a contact sheet of each image, all maps on a JPEG")

@@ -31,7 +31,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         FileNotFoundError: no such file.
         ValueError: a key or value that cannot be used, such as a device that is not there, or a described dataset with
-            other classes than the detector.
+            other classes than the detector, or a text for a detector whose classes are no phrases.
     """
     cfg = load_config(args.config_file, args.opts)
     if "dataset" in args:
@@ -43,5 +43,12 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         value = vars(args).get(option)
         if value is not None:
             cfg.ODAM.EXPLAIN[key] = value
+    if vars(args).get("text") is not None:
+        if cfg.MODEL.META_ARCHITECTURE != "ODAMGrounded":
+            raise ValueError(
+                f"--text says what to look for, and {cfg.MODEL.META_ARCHITECTURE} has classes of its own; leave it "
+                "out, or use a config with ODAMGrounded"
+            )
+        cfg.MODEL.TRANSFORMERS.TEXT = args.text
     check_config(cfg)
     return cfg

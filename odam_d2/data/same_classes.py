@@ -16,6 +16,8 @@ NUM_CLASSES_KEYS = {
     "ODAMRetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
     "ODAMRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    # 0 where the network's own config says it.
+    "ODAMDETR": "MODEL.TRANSFORMERS.NUM_CLASSES",
 }
 # Names that a message lists.
 _SHOWN = 5
@@ -42,7 +44,8 @@ def check_same_classes(cfg: CfgNode, names: Sequence[str]) -> None:
     known = {name: classes for name, classes in known.items() if classes}
     key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     for name, classes in known.items():
-        count = reduce(operator.getitem, key.split("."), cfg) if key else len(classes)
+        count = reduce(operator.getitem, key.split("."), cfg) if key else 0
+        count = count or len(classes)
         if len(classes) != count:
             raise ValueError(
                 f"the dataset {name} has {describe_classes(classes)}, and the detector has {count}; set {key} to "

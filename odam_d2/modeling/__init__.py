@@ -8,10 +8,12 @@ from odam_d2.modeling.ignore import ODAMRPN
 from odam_d2.modeling.rcnn.rcnn import ODAMRCNN
 from odam_d2.modeling.rcnn.roi_heads import ODAMCascadeROIHeads, ODAMRes5ROIHeads, ODAMROIHeads
 from odam_d2.modeling.transformers.detector import ODAMDETR
+from odam_d2.modeling.transformers.grounded import ODAMGrounded
 
 __all__ = [
     "ODAMDETR",
     "ODAMFCOS",
+    "ODAMGrounded",
     "ODAMRCNN",
     "ODAMRPN",
     "ODAMCascadeROIHeads",

@@ -106,7 +106,7 @@ def load_weights(model: nn.Module, path: str) -> None:
 
 def is_pretrained(path: str) -> bool:
     """Whether a path means weights in the form of Hugging Face's library: a folder, or ``hf://`` and a name."""
-    return path.startswith(HUB) or Path(path).is_dir()
+    return path.startswith(HUB) or bool(path) and Path(path).is_dir()
 
 
 def weights_sha256(path: str) -> str:

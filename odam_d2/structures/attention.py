@@ -15,12 +15,13 @@ from odam_d2.structures.trace import Size
 class Attention:
     """Attention weights of a transformer whose queries attend to every cell of one map, layer by layer, with graph.
 
-    Each row of a matrix is what one query or cell attends to, and sums to 1.
+    Each row of a matrix is what one query or cell attends to, and sums to 1. They are the tensors that the network
+    itself computed with: a slice of one is no part of its graph.
 
     Args:
-        encoder: among cells, each (M,T,T).
-        decoder: among queries, each (M,Q,Q).
-        cross: from queries to cells, each (M,Q,T); as many as of ``decoder``.
+        encoder: among cells, each (1,M,T,T).
+        decoder: among queries, each (1,M,Q,Q).
+        cross: from queries to cells, each (1,M,Q,T); as many as of ``decoder``.
         cells: (h,w) of the encoder's map, h * w = T; cell (i,j) is number i * w + j.
         stride: network-input pixels per cell.
     """
@@ -33,7 +34,7 @@ class Attention:
 
     def __repr__(self) -> str:
         height, width = self.cells
-        queries = self.cross[-1].shape[1] if self.cross else 0
+        queries = self.cross[-1].shape[2] if self.cross else 0
         return (
             f"Attention({queries} queries, {height} x {width} cells of stride {self.stride}, "
             f"{len(self.encoder)} layers of the encoder, {len(self.decoder)} of the decoder)"

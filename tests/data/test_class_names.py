@@ -70,7 +70,8 @@ def test_every_config_of_the_zoo_calls_people_person(name):
     cfg = model_zoo.get_config(name)
     model = cfg.MODEL
     parts = {"ODAMFCOS": model.FCOS, "ODAMRetinaNet": model.RETINANET, "ODAMRCNN": model.ROI_HEADS}
-    count = parts[model.META_ARCHITECTURE].NUM_CLASSES
+    # The quick transformers have COCO's classes; their number stands in their json.
+    count = parts[model.META_ARCHITECTURE].NUM_CLASSES if model.META_ARCHITECTURE in parts else 80
     names = class_names(cfg, count)
     assert len(names) == count and names[0] == "person"
 

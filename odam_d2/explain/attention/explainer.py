@@ -60,14 +60,14 @@ class AttentionExplainer:
         attention = attention_of(trace, self.settings.method)
         places = trace.places
         if not self._method.by_gradient:
-            layers = [[layer.detach().mean(dim=0) for layer in part] for part in _parts(attention)]
+            layers = [[layer.detach()[0].mean(dim=0) for layer in part] for part in _parts(attention)]
             return _heat_maps(trace, attention, self._method.flow(*layers)[places], trace.clipped_boxes)
         with torch.enable_grad():
             output = target_output(trace, target)
         maps = [places.new_zeros((0, attention.cells[0] * attention.cells[1]), dtype=trace.boxes.dtype)]
         for place, gradients in zip(places.tolist(), attention_gradients(trace, output)):
             left = iter(gradients)
-            layers = [[weigh(layer.detach(), next(left)) for layer in part] for part in _parts(attention)]
+            layers = [[weigh(layer.detach()[0], next(left)[0]) for layer in part] for part in _parts(attention)]
             maps.append(self._method.flow(*layers)[place : place + 1])
         return _heat_maps(trace, attention, torch.cat(maps), trace.clipped_boxes)
 
@@ -101,7 +101,7 @@ def location_attention(trace: Trace, points: Tensor, layer: int = -1) -> HeatMap
     # The last cell may reach out of the map by rounding.
     column, row = (network / attention.stride).long().unbind(1)
     cell = row.clamp(max=attention.cells[0] - 1) * attention.cells[1] + column.clamp(max=attention.cells[1] - 1)
-    maps = attention.encoder[layer].detach().mean(dim=0)[cell]
+    maps = attention.encoder[layer].detach()[0].mean(dim=0)[cell]
     return _heat_maps(trace, attention, maps, torch.cat([network, network], dim=1))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers, without_place
 from odam_d2.modeling.nms import detector_nms
 from odam_d2.modeling.transformers.families import family_of
-from odam_d2.modeling.transformers.library import build_network, read_weights
+from odam_d2.modeling.transformers.library import DETECTORS, GROUNDED, build_network, read_weights
 from odam_d2.modeling.transformers.observation import QueryObservation
 from odam_d2.modeling.transformers.parts import freeze_stages, transformer_groups
 from odam_d2.modeling.transformers.recording import (
@@ -55,6 +55,8 @@ class ODAMDETR(nn.Module):
 
     # At which an NMS that compares maps looks at all candidates.
     batched_layer = "fpn"
+    # What its networks are made by.
+    kind = DETECTORS
 
     @configurable
     def __init__(
@@ -70,6 +72,9 @@ class ODAMDETR(nn.Module):
     ):
         super().__init__()
         self.family = family_of(network)
+        if self.family.text != (self.kind == GROUNDED):
+            other = "ODAMGrounded" if self.family.text else "ODAMDETR"
+            raise ValueError(f"{self.family.title} is no network for {type(self).__name__}; use {other}")
         network.set_attn_implementation("eager")
         self.network = network
         labels = network.config.id2label
@@ -97,7 +102,7 @@ class ODAMDETR(nn.Module):
         if cfg.ODAM.EMBEDDING.DIM:
             raise ValueError(f"ODAM.EMBEDDING.DIM is {cfg.ODAM.EMBEDDING.DIM}, and ODAMDETR has no embeddings; set 0")
         options = cfg.MODEL.TRANSFORMERS
-        network = build_network(options.NAME, options.CONFIG, options.NUM_CLASSES)
+        network = build_network(options.NAME, options.CONFIG, options.NUM_CLASSES, cls.kind)
         freeze_stages(network, cfg.MODEL.BACKBONE.FREEZE_AT)
         return {
             "network": network,
@@ -119,7 +124,7 @@ class ODAMDETR(nn.Module):
         """Network-input pixels per cell of every layer but ``fpn``, by name; the network runs once to find out."""
         if not self._strides:
             with evaluating(self, gradients=False):
-                self._strides = layer_strides(self.network, self.family)
+                self._strides = layer_strides(self.network, self.family, self.text_inputs(1))
         return self._strides
 
     @property
@@ -174,8 +179,18 @@ class ODAMDETR(nn.Module):
             # So that a graph is recorded even where all weights are frozen.
             pixels = pixels.detach().requires_grad_()
         with recording(self.network, self.family, leaves, bool(layers), selected) as seen:
-            output = self.network(pixel_values=pixels, pixel_mask=full_mask(pixels, sizes))
+            mask = full_mask(pixels, sizes)
+            output = self.network(pixel_values=pixels, pixel_mask=mask, **self.text_inputs(len(pixels)))
         return output, seen
+
+    def read_classes(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities of the classes, (Q,K) each, from the library's logits, (Q,C)."""
+        probabilities = logits.softmax(dim=-1) if self.family.no_object else logits.sigmoid()
+        return logits[:, self.class_columns], probabilities[:, self.class_columns]
+
+    def text_inputs(self, count: int) -> dict[str, Tensor]:
+        """What else the network takes for so many images; nothing but for detectors of phrases."""
+        return {}
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalise images and pad them to a common size, of sides that the network can take."""
@@ -229,9 +244,18 @@ class ODAMDETR(nn.Module):
         return {"loss_detr": loss}
 
     def _labels(self, objects: Instances, size: Sequence[int]) -> dict[str, Tensor]:
-        """Ground truth as the library takes it: centre and size in parts of an image of ``size`` (h,w)."""
+        """Ground truth as the library takes it: centre and size in parts of an image of ``size`` (h,w).
+
+        Raises:
+            ValueError: regions to ignore, or a class that the detector does not have.
+        """
         if objects.has("gt_ignore"):
             raise ValueError("ODAMDETR would learn ignore regions as objects; set ODAM.INPUT.IGNORE_REGIONS to False")
+        if len(objects) and int(objects.gt_classes.max()) >= self.num_classes:
+            raise ValueError(
+                f"an object has class {int(objects.gt_classes.max())}, and the detector has {self.num_classes} classes "
+                "from 0 on; set MODEL.TRANSFORMERS.NUM_CLASSES to the number of the dataset's"
+            )
         boxes = objects.gt_boxes.tensor
         height, width = size
         corners = boxes / boxes.new_tensor([width, height, width, height])
@@ -255,7 +279,7 @@ class ODAMDETR(nn.Module):
             ValueError: weights that do not fit.
             OSError: they cannot be read.
         """
-        return self.adapt_weights({f"{PREFIX}{name}": value for name, value in read_weights(path).items()})
+        return self.adapt_weights({f"{PREFIX}{name}": value for name, value in read_weights(path, self.kind).items()})
 
     def adapt_weights(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """A checkpoint's weights by the names they have here.

@@ -11,8 +11,8 @@ class Family:
 
     Args:
         title: what people read.
-        no_object: a query's classes and "no object" share one softmax, and it is an object of its best class alone;
-            else each class has a sigmoid of its own, and a query may be several objects.
+        no_object: a query's classes and "no object" share one softmax; else each class has a sigmoid of its own.
+        best_class_alone: a query is an object of its best class; else it may be several objects.
         masks: padding is masked out, and boxes are relative to the image without it; else they are relative to the
             padded image.
         divisibility: of the sides of the padded image; 1 for any.
@@ -21,33 +21,54 @@ class Family:
         as_many_as_queries: of the pairs of a query and a class, as many enter as there are queries; else as many as
             detections are kept. Only where a query may be several objects.
         dense: every query attends to every cell of one map; else to a few points of several.
+        text: its classes are phrases of a text that comes with the image.
+        backbone: name of what gives the stages and their masks.
+        encoder_output: what its output calls the feature maps.
     """
 
     title: str
     no_object: bool
+    best_class_alone: bool
     masks: bool
     divisibility: int
     projections: str
     selection: str = ""
     as_many_as_queries: bool = False
     dense: bool = False
+    text: bool = False
+    backbone: str = "backbone"
+    encoder_output: str = "last_hidden_state"
 
 
 _REAL_TIME = {
     "no_object": False,
+    "best_class_alone": False,
     "masks": False,
     "divisibility": 32,
     "projections": "encoder_input_proj",
     "selection": "enc_score_head",
     "as_many_as_queries": True,
 }
+_GROUNDED = {
+    "no_object": False,
+    "best_class_alone": True,
+    "masks": True,
+    "divisibility": 1,
+    "projections": "input_proj_vision",
+    "selection": "encoder_output_class_embed",
+    "text": True,
+    "backbone": "backbone.conv_encoder",
+    "encoder_output": "last_hidden_state_vision",
+}
 FAMILIES = {
-    "detr": Family("DETR", True, True, 1, "input_projection", dense=True),
-    "conditional_detr": Family("Conditional DETR", False, True, 1, "input_projection", dense=True),
-    "deformable_detr": Family("Deformable DETR", False, True, 1, "input_proj"),
+    "detr": Family("DETR", True, True, True, 1, "input_projection", dense=True),
+    "conditional_detr": Family("Conditional DETR", False, False, True, 1, "input_projection", dense=True),
+    "deformable_detr": Family("Deformable DETR", False, False, True, 1, "input_proj"),
     "rt_detr": Family("RT-DETR", **_REAL_TIME),
     "rt_detr_v2": Family("RT-DETRv2", **_REAL_TIME),
     "d_fine": Family("D-FINE", **_REAL_TIME),
+    "grounding-dino": Family("GroundingDINO", **_GROUNDED),
+    "mm-grounding-dino": Family("MM-GroundingDINO", **_GROUNDED),
 }
 
 
@@ -66,7 +87,7 @@ def family_of(network: nn.Module) -> Family:
 
 def selecting_module(network: nn.Module, family: Family) -> nn.Module | None:
     """What scores locations, the best of which become the queries; None where queries are learned."""
-    if getattr(network.config, "two_stage", False):
-        # Deformable DETR's two-stage form asks the head that no decoder layer has.
-        return network.model.decoder.class_embed[-1]
-    return getattr(network.model, family.selection) if family.selection else None
+    if family.selection:
+        return getattr(network.model, family.selection)
+    # Deformable DETR's two-stage form asks the head that no decoder layer has.
+    return network.model.decoder.class_embed[-1] if getattr(network.config, "two_stage", False) else None

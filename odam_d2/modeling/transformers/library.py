@@ -26,13 +26,18 @@ def library() -> ModuleType:
     return import_module("transformers")
 
 
-def build_network(name: str, config: str, num_classes: int = 0) -> nn.Module:
+# Of the library: what detectors of fixed classes, and of phrases, are made by.
+DETECTORS, GROUNDED = "AutoModelForObjectDetection", "AutoModelForZeroShotObjectDetection"
+
+
+def build_network(name: str, config: str, num_classes: int = 0, kind: str = DETECTORS) -> nn.Module:
     """A detector of the library with random weights.
 
     Args:
         name: of a model on the hub, or a folder that ``save_pretrained`` wrote; its config alone is read.
         config: a json with such a config instead; a path, or ``odam://quick/detr.json``.
         num_classes: without background; 0: as the config says.
+        kind: :data:`DETECTORS` or :data:`GROUNDED`.
 
     Raises:
         ValueError: neither or both are given, or the config cannot be used.
@@ -48,7 +53,7 @@ def build_network(name: str, config: str, num_classes: int = 0) -> nn.Module:
     # Queries are chosen among the locations of the image at hand, whatever its size.
     if getattr(settings, "anchor_image_size", None):
         settings.anchor_image_size = None
-    auto = library().AutoModelForObjectDetection
+    auto = getattr(library(), kind)
     try:
         # Attention weights are looked at, and only this implementation has them.
         return auto.from_config(settings, attn_implementation="eager")
@@ -56,11 +61,12 @@ def build_network(name: str, config: str, num_classes: int = 0) -> nn.Module:
         raise ValueError(f"{config or name} describes no detector that can be built: {_words(error)}") from error
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str, kind: str = DETECTORS) -> dict[str, Tensor]:
     """The weights of a folder that ``save_pretrained`` wrote, or of a model on the hub, by the library's present names.
 
     Args:
         path: a folder, or ``hf://facebook/detr-resnet-50``.
+        kind: :data:`DETECTORS` or :data:`GROUNDED`.
 
     Raises:
         ValueError: they leave part of their own model random, or hold what it does not have.
@@ -68,7 +74,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     """
     name = path.removeprefix(HUB)
     try:
-        model, report = library().AutoModelForObjectDetection.from_pretrained(name, output_loading_info=True)
+        model, report = getattr(library(), kind).from_pretrained(name, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unreadable(path, error) from error
     wrong = [f"{key} is {what}" for what in ("missing", "unexpected") for key in sorted(report[f"{what}_keys"])]
@@ -76,6 +82,22 @@ def read_weights(path: str) -> dict[str, Tensor]:
         more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
         raise ValueError(f"they do not fill their own model: {'; '.join(wrong[:4])}{more}")
     return model.state_dict()
+
+
+def read_tokenizer(name: str) -> Any:
+    """The tokenizer of a model on the hub, or in a folder.
+
+    Args:
+        name: of the model, or the folder.
+
+    Raises:
+        ValueError: a folder without one.
+        OSError: the hub cannot be read.
+    """
+    try:
+        return library().AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(name, error) from error
 
 
 def _read_json(path: str) -> Any:

@@ -65,9 +65,7 @@ class QueryObservation(Observation):
         height, width = self.image_sizes[image] if detector.family.masks else self.padded_size
         corners = torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
         corners = corners * corners.new_tensor([width, height, width, height])
-        probabilities = logits.softmax(dim=-1) if detector.family.no_object else logits.sigmoid()
-        columns = detector.class_columns
-        return logits[:, columns], probabilities[:, columns], corners
+        return *detector.read_classes(logits), corners
 
     def _candidates(self, image: int) -> Candidates:
         """The queries, or pairs of a query and a class, that the library's own post-processing looks at."""
@@ -75,7 +73,7 @@ class QueryObservation(Observation):
         _, probabilities, boxes = self._outputs(image)
         if not torch.isfinite(probabilities).all() or not torch.isfinite(boxes).all():
             raise ValueError("the detector's outputs are not finite; check the weights and the image")
-        if detector.family.no_object:
+        if detector.family.best_class_alone:
             scores, classes = probabilities.max(dim=1)
             places = torch.arange(len(scores), device=scores.device)
         else:
@@ -135,9 +133,9 @@ class QueryObservation(Observation):
             return None
         height, width = own.encoded[0].shape[-2:]
         return Attention(
-            encoder=[layer[0] for layer in own.encoder_attention],
-            decoder=[layer[0] for layer in own.self_attention],
-            cross=[layer[0] for layer in own.cross_attention],
+            encoder=own.encoder_attention,
+            decoder=own.self_attention,
+            cross=own.cross_attention,
             cells=(int(height), int(width)),
             stride=list(self.detector.strides.values())[-1],
         )

@@ -6,9 +6,10 @@ from torch import nn
 
 from odam_d2.modeling.transformers.families import family_of
 
-PREDICTORS, QUERIES, PROJECTION = "predictors", "queries", "projection"
+PREDICTORS, QUERIES, TEXT, PROJECTION = "predictors", "queries", "text", "projection"
 # Heads of the library's models, wherever they stand.
 _HEADS = ("class_labels_classifier", "bbox_predictor", "class_embed", "bbox_embed", "pre_bbox_head", "lqe_layers")
+_TEXT = ("text_backbone.", "text_projection.")
 _STAGE = re.compile(r"(?:layer|stages?[._]|blocks[._])(\d+)")
 
 
@@ -30,7 +31,17 @@ def transformer_groups(network: nn.Module) -> dict[str, list[nn.Parameter]]:
         part: sorted((g for g in found if g.startswith(f"{part}.")), key=_number, reverse=True)
         for part in ("decoder", "encoder")
     }
-    order = [PREDICTORS, "decoder", *layers["decoder"], QUERIES, "encoder", *layers["encoder"], PROJECTION, *below]
+    order = [
+        PREDICTORS,
+        "decoder",
+        *layers["decoder"],
+        QUERIES,
+        "encoder",
+        *layers["encoder"],
+        TEXT,
+        PROJECTION,
+        *below,
+    ]
     return {group: found[group] for group in order if group in found}
 
 
@@ -69,6 +80,8 @@ def _group_of(name: str) -> str:
         return f"{layer[1]}.{layer[2]}"
     if inside.startswith(("encoder.", "decoder.")):
         return inside.partition(".")[0]
+    if inside.startswith(_TEXT):
+        return TEXT
     return PROJECTION if re.match(r"(?:encoder_)?input_proj", inside) else QUERIES
 
 

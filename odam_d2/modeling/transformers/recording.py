@@ -4,7 +4,7 @@ Shapes: N images, C channels, (Hl,Wl) level, (H,W) padded image, Q queries, T ce
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,17 +61,20 @@ def recording(
         selected: locations to become the queries, (N,Q), instead of those that score best.
     """
     seen, model = Recording(), network.model
+    backbone = model.get_submodule(family.backbone)
     hooks = [
-        model.backbone.register_forward_hook(lambda module, args, output: _keep_stages(seen, output, leaves)),
-        model.encoder.register_forward_hook(lambda module, args, output: _keep_encoded(seen, output)),
+        backbone.register_forward_hook(lambda module, args, output: _keep_stages(seen, output, leaves)),
+        model.encoder.register_forward_hook(
+            lambda module, args, output: _keep_encoded(seen, output, family.encoder_output)
+        ),
     ]
     if leaves:
-        hooks.append(model.backbone.register_forward_pre_hook(lambda module, args: _without_graph()))
+        hooks.append(backbone.register_forward_pre_hook(lambda module, args: _without_graph()))
     for projection in projections_of(network, family):
         hooks.append(projection.register_forward_hook(lambda module, args, output: seen.projections.append(output)))
     scoring = selecting_module(network, family)
     if scoring is not None:
-        first = bool(getattr(network.config, "two_stage", False))
+        first = not family.selection
         hooks.append(
             scoring.register_forward_hook(
                 lambda module, args, output: _keep_selected(seen, network, output, selected, first)
@@ -98,15 +101,20 @@ def projections_of(network: nn.Module, family: Family) -> list[nn.Module]:
     return list(found) if isinstance(found, nn.ModuleList) else [found]
 
 
-def layer_strides(network: nn.Module, family: Family) -> dict[str, int]:
+def layer_strides(network: nn.Module, family: Family, text: Mapping[str, Tensor] | None = None) -> dict[str, int]:
     """Network-input pixels per cell of every layer, by name, in the order of :meth:`Recording.maps`.
 
     ``res3`` is the stage of stride 2**3, as in Detectron2's ResNets; ``projection`` and ``encoder`` have such numbers
     where there are several. The network runs once on an empty image.
+
+    Args:
+        network: of the library.
+        family: its own.
+        text: what else it takes for one image.
     """
     image = next(network.parameters()).new_zeros((1, 3, PROBE, PROBE))
     with torch.no_grad(), recording(network, family) as seen:
-        network(pixel_values=image, pixel_mask=full_mask(image))
+        network(pixel_values=image, pixel_mask=full_mask(image), **(text or {}))
     strides: dict[str, int] = {}
     for kind, maps in ((STAGE, seen.stages), (PROJECTION, seen.projections), (ENCODER, seen.encoded)):
         for one in maps:
@@ -149,16 +157,16 @@ def _keep_stages(seen: Recording, output: list[tuple[Tensor, Tensor]], leaves: b
     return output
 
 
-def _keep_encoded(seen: Recording, output: Any) -> Any:
+def _keep_encoded(seen: Recording, output: Any, name: str) -> Any:
     """Put the encoder's output back into the image, and let the decoder read it from there."""
-    last = output.last_hidden_state
+    last = getattr(output, name)
     if isinstance(last, (list, tuple)):
         seen.encoded = list(last)
         return output
     shapes = [one.shape[-2:] for one in seen.projections]
     parts = last.split([height * width for height, width in shapes], dim=1)
     seen.encoded = [part.transpose(1, 2).unflatten(2, tuple(shape)) for part, shape in zip(parts, shapes)]
-    output.last_hidden_state = torch.cat([one.flatten(2).transpose(1, 2) for one in seen.encoded], dim=1)
+    setattr(output, name, torch.cat([one.flatten(2).transpose(1, 2) for one in seen.encoded], dim=1))
     return output
 
 
@@ -192,4 +200,4 @@ def _keep_selected(
 def count_queries(network: nn.Module) -> int:
     """Q."""
     config = network.config
-    return config.two_stage_num_proposals if getattr(config, "two_stage", False) else config.num_queries
+    return getattr(config, "two_stage_num_proposals", 0) * getattr(config, "two_stage", False) or config.num_queries

@@ -20,10 +20,10 @@ def explainer(method):
 @pytest.fixture
 def by_hand():
     """Two queries, two cells side by side of 8 pixels, one layer, one head; Y = 3 of the second query's first cell."""
-    cross = torch.tensor([[[0.25, 0.75], [0.5, 0.5]]], requires_grad=True)
-    own = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]], requires_grad=True)
-    among = torch.tensor([[[0.5, 0.5], [0.0, 1.0]]], requires_grad=True)
-    score = 3 * cross[0, 1, 0][None] + 0.0 * (own.sum() + among.sum())
+    cross = torch.tensor([[[[0.25, 0.75], [0.5, 0.5]]]], requires_grad=True)
+    own = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]], requires_grad=True)
+    among = torch.tensor([[[[0.5, 0.5], [0.0, 1.0]]]], requires_grad=True)
+    score = 3 * cross[0, 0, 1, 0][None] + 0.0 * (own.sum() + among.sum())
     sides = {name: 0.0 * score for name in ("x1", "y1", "x2", "y2")}
     box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     trace = make_trace(torch.rand(1, 1, 1, 2), {"class_score": score, **sides}, box)

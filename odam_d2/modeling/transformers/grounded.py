@@ -1,0 +1,126 @@
+"""Detectors whose classes are phrases: :class:`ODAMGrounded`, the kept successors of the paper's GLIP.
+
+Shapes: Q queries, K phrases, T tokens, C tokens that a network has room for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor
+
+from odam_d2.modeling.transformers.detector import ODAMDETR
+from odam_d2.modeling.transformers.library import GROUNDED, read_tokenizer
+
+# What ends a phrase.
+STOP = "."
+
+
+@META_ARCH_REGISTRY.register()
+class ODAMGrounded(ODAMDETR):
+    """GroundingDINO and MM-GroundingDINO with Detectron2's inputs and outputs, and :meth:`observe`.
+
+    Its classes are the phrases of a text. A phrase's logit is the largest of its own tokens', its score the sigmoid of
+    that; a query is an object of its best phrase. The library's own score also counts tokens that belong to none.
+
+    Args:
+        network: what ``AutoModelForZeroShotObjectDetection`` gives.
+        tokenizer: of the network.
+        text: phrases that end in a full stop, such as ``a bottle. a banana.``
+        **kwargs: as of :class:`ODAMDETR`.
+
+    Raises:
+        ValueError: a text without phrases, with one that the tokenizer does not know, or that is too long.
+    """
+
+    kind = GROUNDED
+
+    @configurable
+    def __init__(self, *, network: Any, tokenizer: Any, text: str, **kwargs: Any):
+        super().__init__(network=network, **kwargs)
+        self.class_names = split_phrases(text)
+        self.num_classes = len(self.class_names)
+        tokens, self.phrase_tokens = tokenize(tokenizer, self.class_names, network.config.max_text_len)
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translate ``MODEL.TRANSFORMERS`` into constructor arguments.
+
+        Raises:
+            ValueError: no text, or no name of a network, whose tokenizer is needed.
+        """
+        options = cfg.MODEL.TRANSFORMERS
+        split_phrases(options.TEXT)
+        if not options.NAME:
+            raise ValueError("ODAMGrounded reads the tokenizer of a model, too; name it in MODEL.TRANSFORMERS.NAME")
+        arguments = super().from_config(cfg)
+        return arguments | {"tokenizer": read_tokenizer(options.NAME), "text": options.TEXT}
+
+    def text_inputs(self, count: int) -> dict[str, Tensor]:
+        """The tokens of the text, the same for each image."""
+        tokens = self.tokens.expand(count, -1)
+        return {
+            "input_ids": tokens,
+            "attention_mask": torch.ones_like(tokens),
+            "token_type_ids": torch.zeros_like(tokens),
+        }
+
+    def read_classes(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and scores of the phrases, (Q,K) each."""
+        own = torch.stack([logits[:, tokens].amax(dim=1) for tokens in self.phrase_tokens], dim=1)
+        return own, own.sigmoid()
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        raise ValueError("ODAMGrounded is not trained here; train ODAMDETR, or use weights that are trained already")
+
+
+def split_phrases(text: str) -> list[str]:
+    """The phrases of a text, lower-case, in order.
+
+    Args:
+        text: such as ``a bottle. a banana.``
+
+    Raises:
+        ValueError: there is none, or one occurs twice.
+    """
+    phrases = [" ".join(part.lower().split()) for part in text.split(STOP) if part.strip()]
+    if not phrases:
+        raise ValueError(f"the text {text!r} names nothing to look for; write phrases such as 'a bottle. a banana.'")
+    twice = [phrase for phrase in phrases if phrases.count(phrase) > 1]
+    if twice:
+        raise ValueError(f"the text {text!r} names {twice[0]!r} twice; each phrase is a class of its own")
+    return phrases
+
+
+def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor, list[list[int]]]:
+    """The text that the phrases make, as tokens.
+
+    Args:
+        tokenizer: of the network.
+        phrases: from :func:`split_phrases`.
+        most: tokens that the network has room for.
+
+    Returns:
+        its tokens (1,T), and the positions of each phrase's among them.
+
+    Raises:
+        ValueError: an unknown phrase, or too many tokens.
+    """
+    text = " ".join(f"{phrase}{STOP}" for phrase in phrases)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    if len(ids) > most:
+        raise ValueError(f"the text of {len(phrases)} phrases has {len(ids)} tokens, and the network takes {most}")
+    positions, start = [], 0
+    for phrase in phrases:
+        end = start + len(phrase)
+        # Special tokens span no characters.
+        own = [i for i, (first, last) in enumerate(offsets) if start <= first < last <= end]
+        if not own or any(ids[i] == tokenizer.unk_token_id for i in own):
+            raise ValueError(f"the tokenizer does not know the phrase {phrase!r}; use other words")
+        positions.append(own)
+        start = end + len(STOP) + 1
+    return torch.tensor([ids]), positions
