@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetMapper
 from detectron2.data.build import _train_loader_from_config
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
@@ -35,6 +36,8 @@ PARAMETERS = {
     CascadeROIHeads._match_and_label_boxes: ["self", "proposals", "stage", "targets"],
     CascadeROIHeads._create_proposals_from_boxes: ["self", "boxes", "image_sizes"],
     Checkpointer._load_model: ["self", "checkpoint"],
+    DetectionCheckpointer._load_file: ["self", "filename"],
+    DetectionCheckpointer._load_model: ["self", "checkpoint"],
 }
 
 

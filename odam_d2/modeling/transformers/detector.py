@@ -161,7 +161,8 @@ class ODAMDETR(nn.Module):
             # A graph cannot be cut into images afterwards.
             parts = [slice(i, i + 1) for i in range(len(images))] if layers else [slice(0, len(images))]
             runs = [self._run(images, part, layers, places_of) for part in parts]
-        logits, boxes = (torch.cat([getattr(output, name) for output, _ in runs]) for name in ("logits", "pred_boxes"))
+            logits = torch.cat([output.logits for output, _ in runs])
+            boxes = torch.cat([output.pred_boxes for output, _ in runs])
         return QueryObservation(self, layers, images, logits, boxes, [seen for _, seen in runs], batched_inputs)
 
     def _run(

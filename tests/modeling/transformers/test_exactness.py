@@ -101,6 +101,26 @@ def test_gradients_and_maps_equal_a_loop_of_autograd_on_the_plain_model(kind):
         assert nonzero > 9, layer
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_a_batch_are_explained_as_alone_whatever_ran_before(kind):
+    """The first image is the largest, so that it is padded as alone; the library keeps positions of an image's size."""
+    detector, batch = tiny_detr(kind), [random_input(96, 128, seed=1), random_input(64, 96, seed=2)]
+    with torch.inference_mode():
+        detector(batch[:1])
+        with pytest.raises(ValueError, match="inference_mode"):
+            detector.observe(batch)
+    places, classes = torch.tensor([1, 4]), torch.tensor([2, 0])
+    maps = {}
+    with torch.no_grad():
+        for name, images in (("both", batch), ("alone", batch[:1])):
+            trace = detector.observe(images, ("res4",)).trace(0, places, classes)
+            maps[name] = GradientExplainer(layer="res4")(trace, "x1").to_image()
+    assert torch.allclose(maps["both"], maps["alone"], rtol=1e-3, atol=1e-5 * float(maps["alone"].max()))
+    second = detector.observe(batch, ("fpn",)).trace(1, places, classes)
+    assert second.image_size == (64, 96) and second.padded_size == (96, 128)
+    assert GradientExplainer()(second, "class_logit").to_image().shape == (2, 64, 96)
+
+
 @pytest.mark.parametrize("kind", ["detr", "rt_detr"])
 def test_fpn_is_the_backbones_last_stage(kind):
     detector, batch = tiny_detr(kind), random_input(96, 128)

@@ -73,8 +73,8 @@ def test_texts_that_name_nothing_are_refused(text, message, tokenizer):
 
 @pytest.mark.parametrize("kind", ["grounding-dino", "mm-grounding-dino"])
 def test_scores_and_maps_equal_autograd_on_the_plain_model(kind, tokenizer):
-    detector, batch = detector_of(kind, tokenizer).double(), random_input(96, 130)
-    batch["image"] = batch["image"].double()
+    # In single precision: the library makes the logits in it, whatever the network's is.
+    detector, batch = detector_of(kind, tokenizer), random_input(96, 130)
     assert detector.num_classes == 2 and detector.class_names == ["a bottle", "a banana"]
     inputs = tokenizer("a bottle. a banana.", return_tensors="pt")
     pixels = ((batch["image"] - detector.pixel_mean) / detector.pixel_std)[None].requires_grad_()
@@ -89,26 +89,26 @@ def test_scores_and_maps_equal_autograd_on_the_plain_model(kind, tokenizer):
     places, classes = torch.tensor([0, 4]), torch.tensor([1, 0])
     observation = detector.observe([batch], ("projection5",))
     trace = observation.trace(0, places, classes)
-    assert torch.allclose(trace.logits, logits[places], atol=1e-9)
-    assert torch.allclose(trace.scores, logits[places, classes].sigmoid(), atol=1e-9)
+    assert torch.allclose(trace.logits, logits[places], atol=1e-5)
+    assert torch.allclose(trace.scores, logits[places, classes].sigmoid(), atol=1e-5)
     said = observation.predictions(0)
-    assert torch.allclose(said.class_vectors, logits.sigmoid(), atol=1e-9)
+    assert torch.allclose(said.class_vectors, logits.sigmoid(), atol=1e-5)
     maps = GradientExplainer(layer="projection5")(trace, "class_score").grids[0].maps
     for row in range(2):
         score = logits[places[row], classes[row]].sigmoid()
         (gradient,) = torch.autograd.grad(score, captured["map"], retain_graph=True)
         expected = (gradient * captured["map"]).sum(dim=1).relu()[0].detach()
-        assert expected.max() > 0 and torch.allclose(maps[row], expected, atol=1e-9 * float(expected.max()))
+        assert expected.max() > 0 and torch.allclose(maps[row], expected, atol=1e-4 * float(expected.max()))
     # A query is an object of its best phrase, with the box that the library decodes.
     (found,) = observation.detections()
     best, labels = logits.sigmoid().max(dim=1)
     rows = found.place
     assert len(found) > 0 and torch.equal(found.pred_classes, labels[rows])
-    assert torch.allclose(found.scores, best[rows], atol=1e-9)
+    assert torch.allclose(found.scores, best[rows], atol=1e-5)
     x, y, w, h = output.pred_boxes[0][rows].unbind(1)
     sides = torch.stack([(x - w / 2) * 130, (y - h / 2) * 96, (x + w / 2) * 130, (y + h / 2) * 96], dim=1)
     limits = torch.tensor([130, 96, 130, 96])
-    assert torch.allclose(found.pred_boxes.tensor.double(), sides.clamp(min=0).minimum(limits), atol=1e-3)
+    assert torch.allclose(found.pred_boxes.tensor, sides.clamp(min=0).minimum(limits), atol=1e-2)
 
 
 def test_networks_and_detectors_that_do_not_belong_together_say_so(tokenizer):
