@@ -26,6 +26,8 @@ def library() -> ModuleType:
     return import_module("transformers")
 
 
+# Seconds to wait for the hub's first answer.
+HUB_TIMEOUT = 10.0
 # Of the library: what detectors of fixed classes, and of phrases, are made by.
 DETECTORS, GROUNDED = "AutoModelForObjectDetection", "AutoModelForZeroShotObjectDetection"
 
@@ -74,7 +76,7 @@ def read_weights(path: str, kind: str = DETECTORS) -> dict[str, Tensor]:
     """
     name = path.removeprefix(HUB)
     try:
-        model, report = getattr(library(), kind).from_pretrained(name, output_loading_info=True)
+        model, report = getattr(library(), kind).from_pretrained(name, output_loading_info=True, **_where(name))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unreadable(path, error) from error
     wrong = [f"{key} is {what}" for what in ("missing", "unexpected") for key in sorted(report[f"{what}_keys"])]
@@ -95,7 +97,7 @@ def read_tokenizer(name: str) -> Any:
         OSError: the hub cannot be read.
     """
     try:
-        return library().AutoTokenizer.from_pretrained(name)
+        return library().AutoTokenizer.from_pretrained(name, **_where(name))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
 
@@ -119,9 +121,23 @@ def _read_json(path: str) -> Any:
 
 def _read_hub(name: str) -> Any:
     try:
-        return library().AutoConfig.from_pretrained(name)
+        return library().AutoConfig.from_pretrained(name, **_where(name))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
+
+
+def _where(name: str) -> dict[str, bool]:
+    """How to read a model: from the hub, or from what was fetched before where the hub does not answer.
+
+    The library itself would ask again and again for half a minute, and print a line each time.
+    """
+    if Path(name).is_dir():
+        return {}
+    try:
+        import_module("huggingface_hub").HfApi().model_info(name, timeout=HUB_TIMEOUT)
+    except Exception:  # of the network, of its settings, or of the hub: each has errors of its own
+        return {"local_files_only": True}
+    return {}
 
 
 def _unreadable(path: str, error: Exception) -> OSError | ValueError:

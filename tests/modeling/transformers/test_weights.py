@@ -170,10 +170,18 @@ def test_json_that_describes_no_detector_is_refused(content, message, tmp_path):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asked = []
+
+    def refuse(self, name, **options):
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     cfg = small_cfg("detr", ["MODEL.TRANSFORMERS.CONFIG", "", "MODEL.TRANSFORMERS.NAME", "nobody/nothing"])
     with pytest.raises(OSError, match="nobody/nothing is no folder here and cannot be fetched.*network") as caught:
         build_model(cfg)
     assert "\n" not in str(caught.value)
     with pytest.raises((OSError, ValueError), match="nobody/nothing.*cannot be fetched"):
         load_weights(tiny_detr("detr"), "hf://nobody/nothing")
+    # Once for each, instead of again and again.
+    assert asked == ["nobody/nothing"] * 2
