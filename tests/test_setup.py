@@ -53,8 +53,11 @@ def test_the_type_information_is_in_the_package(built):
 
 def test_every_config_and_all_weights_are_in_the_package_byte_for_byte(built):
     zoo = built / "odam_d2" / "model_zoo"
-    for source, target, pattern in (("configs", "configs", "yaml"), ("projects/ODAM/weights", "weights", "pth")):
-        expected = {path.relative_to(source): path.read_bytes() for path in Path(source).rglob(f"*.{pattern}")}
+    # Configs of transformers may name a json.
+    folders = (("configs", "configs", ("yaml", "json")), ("projects/ODAM/weights", "weights", ("pth",)))
+    for source, target, suffixes in folders:
+        files = [path for suffix in suffixes for path in Path(source).rglob(f"*.{suffix}")]
+        expected = {path.relative_to(source): path.read_bytes() for path in files}
         found = {
             path.relative_to(zoo / target): path.read_bytes() for path in (zoo / target).rglob("*") if path.is_file()
         }

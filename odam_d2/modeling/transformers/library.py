@@ -21,7 +21,7 @@ def library() -> ModuleType:
     """
     if find_spec("transformers") is None:
         raise ValueError(
-            "ODAMDETR needs the package transformers, which is not installed: pip install 'odam_d2[transformers]'"
+            "ODAMDETR needs the package transformers, which is not installed: pip install 'transformers>=5.20'"
         )
     return import_module("transformers")
 

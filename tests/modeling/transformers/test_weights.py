@@ -129,7 +129,7 @@ def test_facebooks_detr_is_read(tmp_path):
 def test_a_missing_extra_is_one_sentence(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(library, "find_spec", lambda name: None if name == "transformers" else found(name))
-    with pytest.raises(ValueError, match=r"not installed: pip install 'odam_d2\[transformers\]'"):
+    with pytest.raises(ValueError, match=r"not installed: pip install 'transformers>=5.20'"):
         build_model(small_cfg("detr"))
 
 
