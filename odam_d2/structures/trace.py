@@ -100,6 +100,7 @@ class Trace:
         attends: True: a transformer, whose predictions depend on all feature maps and on each other. False: each
             depends on what lies below the feature map that it comes from through this map alone.
         attention: of a transformer whose queries attend to every cell of one map; with graph.
+        tokens: of a detector whose classes are phrases, the logits of the text's tokens, with graph, (D,T).
 
     Raises:
         ValueError: the parts disagree on the number of predictions.
@@ -125,10 +126,13 @@ class Trace:
     batch: tuple[Mapping[str, Tensor], int] | None = None
     attends: bool = False
     attention: "Attention | None" = None
+    tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         names = ("places", "classes", "boxes", "logits", "class_vectors", "levels")
         lengths = {name: len(getattr(self, name)) for name in names}
+        if self.tokens is not None:
+            lengths["tokens"] = len(self.tokens)
         if self.regions is not None:
             lengths |= {"regions.boxes": len(self.regions.boxes), "regions.rows": len(self.regions.rows)}
         if len(set(lengths.values())) > 1:

@@ -11,8 +11,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
+from odam_d2.explain import Target
 from odam_d2.modeling.transformers.detector import ODAMDETR
 from odam_d2.modeling.transformers.library import GROUNDED, read_tokenizer
+from odam_d2.structures import Trace
 
 # What ends a phrase.
 STOP = "."
@@ -42,7 +44,7 @@ class ODAMGrounded(ODAMDETR):
         super().__init__(network=network, **kwargs)
         self.class_names = split_phrases(text)
         self.num_classes = len(self.class_names)
-        tokens, self.phrase_tokens = tokenize(tokenizer, self.class_names, network.config.max_text_len)
+        tokens, self.phrase_tokens, self.words = tokenize(tokenizer, self.class_names, network.config.max_text_len)
         self.register_buffer("tokens", tokens, persistent=False)
 
     @classmethod
@@ -58,6 +60,25 @@ class ODAMGrounded(ODAMDETR):
             raise ValueError("ODAMGrounded reads the tokenizer of a model, too; name it in MODEL.TRANSFORMERS.NAME")
         arguments = super().from_config(cfg)
         return arguments | {"tokenizer": read_tokenizer(options.NAME), "text": options.TEXT}
+
+    def token_target(self, word: str) -> Target:
+        """The score of one word of the text as a target: the sigmoid of the largest logit of its tokens.
+
+        Args:
+            word: of the text, in lower case; where it occurs several times, all count.
+
+        Raises:
+            ValueError: the text does not hold the word.
+        """
+        if word not in self.words:
+            raise ValueError(f"the text has no word {word!r}; its words are {', '.join(self.words)}")
+        tokens = self.words[word]
+
+        def score(trace: Trace) -> Tensor:
+            return trace.tokens[:, tokens].amax(dim=1).sigmoid()
+
+        score.__name__ = f"token_score[{word}]"
+        return score
 
     def text_inputs(self, count: int) -> dict[str, Tensor]:
         """The tokens of the text, the same for each image."""
@@ -95,7 +116,7 @@ def split_phrases(text: str) -> list[str]:
     return phrases
 
 
-def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor, list[list[int]]]:
+def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor, list[list[int]], dict[str, list[int]]]:
     """The text that the phrases make, as tokens.
 
     Args:
@@ -104,7 +125,7 @@ def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor,
         most: tokens that the network has room for.
 
     Returns:
-        its tokens (1,T), and the positions of each phrase's among them.
+        its tokens (1,T), the positions of each phrase's among them, and those of each word's.
 
     Raises:
         ValueError: an unknown phrase, or too many tokens.
@@ -114,13 +135,19 @@ def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor,
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     if len(ids) > most:
         raise ValueError(f"the text of {len(phrases)} phrases has {len(ids)} tokens, and the network takes {most}")
-    positions, start = [], 0
-    for phrase in phrases:
-        end = start + len(phrase)
+
+    def between(start: int, end: int) -> list[int]:
         # Special tokens span no characters.
-        own = [i for i, (first, last) in enumerate(offsets) if start <= first < last <= end]
+        return [i for i, (first, last) in enumerate(offsets) if start <= first < last <= end]
+
+    positions, words, start = [], {}, 0
+    for phrase in phrases:
+        own = between(start, start + len(phrase))
         if not own or any(ids[i] == tokenizer.unk_token_id for i in own):
             raise ValueError(f"the tokenizer does not know the phrase {phrase!r}; use other words")
         positions.append(own)
-        start = end + len(STOP) + 1
-    return torch.tensor([ids]), positions
+        for word in phrase.split():
+            words.setdefault(word, []).extend(between(start, start + len(word)))
+            start += len(word) + 1
+        start += len(STOP)
+    return torch.tensor([ids]), positions, words

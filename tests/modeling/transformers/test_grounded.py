@@ -10,7 +10,7 @@ from PIL import Image
 from cli.conftest import call
 from helpers import random_input, random_photo, small_cfg
 from odam_d2.cli import explain
-from odam_d2.explain import GradientExplainer
+from odam_d2.explain import GradientExplainer, target_name
 from odam_d2.modeling import ODAMDETR, ODAMGrounded
 from odam_d2.modeling.transformers.grounded import split_phrases, tokenize
 from transformer_networks import PLAIN, spread_queries, tiny_network
@@ -51,9 +51,9 @@ def detector_of(kind, tokenizer, text="a bottle. a banana.", **options):
 def test_phrases_and_their_tokens_by_hand(tokenizer):
     assert split_phrases(" A  Bottle. a banana ") == ["a bottle", "a banana"]
     # [CLS] a bottle . a ban ##ana . [SEP]
-    tokens, positions = tokenize(tokenizer, ["a bottle", "a banana"], 9)
+    tokens, positions, words = tokenize(tokenizer, ["a bottle", "a banana"], 9)
     assert tokens.tolist() == [[101, 1030, 1031, 1012, 1030, 1032, 1033, 1012, 102]]
-    assert positions == [[1, 2], [4, 5, 6]]
+    assert positions == [[1, 2], [4, 5, 6]] and words == {"a": [1, 4], "bottle": [2], "banana": [5, 6]}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,20 @@ def test_scores_and_maps_equal_autograd_on_the_plain_model(kind, tokenizer):
     sides = torch.stack([(x - w / 2) * 130, (y - h / 2) * 96, (x + w / 2) * 130, (y + h / 2) * 96], dim=1)
     limits = torch.tensor([130, 96, 130, 96])
     assert torch.allclose(found.pred_boxes.tensor, sides.clamp(min=0).minimum(limits), atol=1e-2)
+
+
+def test_a_word_is_a_target(tokenizer):
+    detector = detector_of("grounding-dino", tokenizer)
+    trace = detector.observe([random_input()]).trace(0, torch.tensor([0, 4]), torch.tensor([1, 0]))
+    target = detector.token_target("banana")
+    assert target_name(target) == "token_score[banana]" and trace.tokens.shape == (2, 16)
+    assert torch.equal(target(trace), torch.maximum(trace.tokens[:, 5], trace.tokens[:, 6]).sigmoid())
+    # Of "a banana" the best token is one of the word's, or the article.
+    phrase = torch.maximum(trace.tokens[:, 4].sigmoid(), target(trace))
+    assert torch.allclose(trace.scores_of(torch.tensor([1, 1])), phrase)
+    assert GradientExplainer()(trace, target).maps.max() > 0
+    with pytest.raises(ValueError, match="no word 'cup'; its words are a, bottle, banana"):
+        detector.token_target("cup")
 
 
 def test_networks_and_detectors_that_do_not_belong_together_say_so(tokenizer):
