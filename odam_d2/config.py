@@ -64,6 +64,7 @@ def add_odam_config(cfg: CfgNode) -> None:
     _add_training(cfg)
     _add_odam_train(cfg)
     _add_embedding(cfg)
+    _add_distillation(cfg)
 
 
 def _register() -> None:
@@ -231,3 +232,67 @@ def _add_embedding(cfg: CfgNode) -> None:
     # True: the head learns on the detector's features without changing them, so that every NMS is compared on the same
     # detector. False: joint training, as in the paper.
     cfg.ODAM.EMBEDDING.DETACH = True
+
+
+def _add_distillation(cfg: CfgNode) -> None:
+    # ---- Distillation (section 5): the detector learns beside a frozen teacher. "" (off), "odam_kd", or to compare
+    # "fgd", "fgfi", "gid", "fkd", "cwd", "pkd".
+    cfg.ODAM.KD = CfgNode()
+    cfg.ODAM.KD.DISTILLER = ""
+    # The teacher: its own config, by name or path; its weights, "" for MODEL.WEIGHTS of that config; and keys of that
+    # config with other values, KEY VALUE KEY VALUE.
+    cfg.ODAM.KD.TEACHER = CfgNode()
+    cfg.ODAM.KD.TEACHER.CONFIG_FILE = ""
+    cfg.ODAM.KD.TEACHER.WEIGHTS = ""
+    cfg.ODAM.KD.TEACHER.OPTS = []
+    # Measure the teacher on DATASETS.TEST before training begins, and warn if the student becomes better than it.
+    cfg.ODAM.KD.TEACHER.EVALUATE = False
+    # The student begins with the teacher's neck and heads, all but the bottom-up network, wherever shapes agree.
+    cfg.ODAM.KD.INHERIT = True
+    # ODAM-KD, the columns of Table 7. Objects whose places are foreground: "focused" (those with a key prediction on a
+    # level), "unfocused" (the others) or "together".
+    cfg.ODAM.KD.FOREGROUND = "focused"
+    # Whether the background is distilled.
+    cfg.ODAM.KD.BACKGROUND = True
+    # Attention of the foreground: "bottom_up" as in FGD, or equation (6) with maps by "odam" or "gradcam".
+    cfg.ODAM.KD.ATTENTION = "odam"
+    # Weigh channels as FGD does; equation (7) as it is written does not.
+    cfg.ODAM.KD.WEIGH_CHANNELS = True
+    _add_weights_of_distillers(cfg.ODAM.KD)
+
+
+def _add_weights_of_distillers(node: CfgNode) -> None:
+    # ---- In all of these a negative number is the one that was published for the student's kind of detector.
+    # FGD and ODAM-KD: the published numbers, of "retinanet", "fcos", "two_stage" or, with "auto", the student's kind;
+    # then single ones, T and the weights alpha (foreground), beta (background), gamma (attention), lambda (relation).
+    node.FGD = CfgNode()
+    node.FGD.PRESET = "auto"
+    node.FGD.TEMPERATURE = -1.0
+    node.FGD.ALPHA = -1.0
+    node.FGD.BETA = -1.0
+    node.FGD.GAMMA = -1.0
+    node.FGD.LAMBDA = -1.0
+    # FGFI: psi, and the weight of the loss.
+    node.FGFI = CfgNode()
+    node.FGFI.RATIO = 0.5
+    node.FGFI.WEIGHT = 0.01
+    # GID: instances an image, and the weights of its four terms.
+    node.GID = CfgNode()
+    node.GID.INSTANCES = 10
+    node.GID.FEATURE = 5e-4
+    node.GID.RELATION = 40.0
+    node.GID.RESPONSE_CLASS = 0.1
+    node.GID.RESPONSE_BOX = 1.0
+    # FKD: T, and the weights of its three terms.
+    node.FKD = CfgNode()
+    node.FKD.TEMPERATURE = -1.0
+    node.FKD.FEATURE = -1.0
+    node.FKD.ATTENTION = -1.0
+    node.FKD.RELATION = -1.0
+    # CWD: T, and the weight of the loss.
+    node.CWD = CfgNode()
+    node.CWD.TEMPERATURE = 1.0
+    node.CWD.WEIGHT = 10.0
+    # PKD: the weight of the loss.
+    node.PKD = CfgNode()
+    node.PKD.WEIGHT = -1.0

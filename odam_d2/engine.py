@@ -27,6 +27,7 @@ from odam_d2.data.train_loader import TrainLoader, seed_generators
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator, CrowdHumanEvaluator
 from odam_d2.modeling.checkpoint import TrainingCheckpointer
 from odam_d2.modeling.config_check import building
+from odam_d2.teaching import DistillingDetector, TeacherReport, distilling, inherit
 from odam_d2.training_hooks import measure_maps
 
 OPTIMIZERS = ("SGD", "ADAMW")
@@ -111,28 +112,50 @@ class ODAMTrainer(DefaultTrainer):
     drawn at random in an iteration follows from ``SEED`` and the iteration. Without a seed one is drawn, and kept with
     the checkpoint.
 
+    With ``ODAM.KD.DISTILLER`` the detector learns beside a frozen teacher. What is saved as the model is the detector
+    alone; what the distiller learns is saved with the trainer's state.
+
     Args:
         cfg: the experiment.
 
     Attributes:
         seed: of the run.
+
+    Raises:
+        FileNotFoundError: no such config or weights of a teacher.
+        ValueError: a config that cannot be followed.
     """
 
     def __init__(self, cfg: CfgNode):
-        with _wrapped_for(cfg.MODEL.DEVICE):
-            super().__init__(cfg)
+        # Detectron2's trainer trains what it builds; for evaluation the detector alone is built.
+        build_detector = self.build_model
+        self.build_model = lambda cfg: distilling(cfg, build_detector(cfg))  # type: ignore[method-assign]
+        try:
+            with _wrapped_for(cfg.MODEL.DEVICE):
+                super().__init__(cfg)
+        finally:
+            del self.build_model
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._trainer.model.register_forward_hook(check_losses)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's, with checkpoints that survive being killed, and maps that are measured."""
-        self.checkpointer = TrainingCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        """Detectron2's, with checkpoints that survive being killed, maps that are measured, and the teacher's AP."""
+        self.checkpointer = TrainingCheckpointer(self._plain_model(), self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         own = super().build_hooks()
+        if self._distilling is not None and self.cfg.ODAM.KD.TEACHER.EVALUATE:
+            own.insert(len(own) - comm.is_main_process(), TeacherReport(self._test_teacher))
         if self.cfg.ODAM.TRAIN.EXPLAINED_IMAGES > 0 and self.cfg.DATASETS.TEST:
             measure = EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: measure_maps(self.cfg, self._plain_model()))
             # What writes metrics is the last hook, on the first process alone.
             own.insert(len(own) - comm.is_main_process(), measure)
         return own
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Overrides Detectron2's: a student that begins takes over what ``ODAM.KD.INHERIT`` says."""
+        goes_on = resume and self.checkpointer.has_checkpoint()
+        super().resume_or_load(resume=resume)
+        if self._distilling is not None and self.cfg.ODAM.KD.INHERIT and not goes_on:
+            inherit(self._distilling.student, self._distilling.teacher.detector)
 
     def train(self) -> Any:
         """Run training, from where :meth:`resume_or_load` found it."""
@@ -147,20 +170,59 @@ class ODAMTrainer(DefaultTrainer):
         super().run_step()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds beside weights: Detectron2's, the seed, and what dense detectors' losses remember."""
-        return super().state_dict() | {"seed": self.seed, "loss_normalizer": self._dense_normalizer()}
+        """What a checkpoint holds beside weights: Detectron2's, the seed, and what losses remember and learn."""
+        own = {"seed": self.seed, "loss_normalizer": self._dense_normalizer()}
+        if self._distilling is not None:
+            own["distiller"] = self._distilling.distiller.state_dict()
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a checkpoint's state; one of Detectron2's own trainer will do."""
+        """Take up a checkpoint's state; one of Detectron2's own trainer will do.
+
+        Raises:
+            ValueError: it was trained with another distiller, or without one.
+        """
         own = dict(state_dict)
+        self._load_distiller(own.pop("distiller", None))
         self.seed, normalizer = own.pop("seed", self.seed), own.pop("loss_normalizer", None)
         super().load_state_dict(own)
         if normalizer is not None:
             self._plain_model().loss_normalizer = normalizer
 
-    def _plain_model(self) -> nn.Module:
+    def _load_distiller(self, state: dict[str, Any] | None) -> None:
+        name = self.cfg.ODAM.KD.DISTILLER
+        known = None if self._distilling is None else self._distilling.distiller.state_dict()
+        shapes = [None if one is None else {key: value.shape for key, value in one.items()} for one in (state, known)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the run in {self.cfg.OUTPUT_DIR} was trained {'without a' if state is None else 'with another'} "
+                f"distiller than ODAM.KD.DISTILLER {name!r} now asks for; set ODAM.KD as it was, or OUTPUT_DIR to "
+                "another folder and MODEL.WEIGHTS to its last checkpoint"
+            )
+        if self._distilling is not None:
+            self._distilling.distiller.load_state_dict(state)
+
+    def _trained_model(self) -> nn.Module:
+        """What is trained, in this process."""
         model = self._trainer.model
         return model.module if isinstance(model, DistributedDataParallel) else model
+
+    @property
+    def _distilling(self) -> DistillingDetector | None:
+        model = self._trained_model()
+        return model if isinstance(model, DistillingDetector) else None
+
+    def _plain_model(self) -> nn.Module:
+        """The detector."""
+        return self._trained_model() if self._distilling is None else self._distilling.student
+
+    def _test_teacher(self) -> dict[str, Any]:
+        teacher = self._distilling.teacher
+        cfg = teacher.cfg.clone()
+        cfg.defrost()
+        cfg.DATASETS.TEST, cfg.DATALOADER = self.cfg.DATASETS.TEST, self.cfg.DATALOADER.clone()
+        cfg.OUTPUT_DIR = os.path.join(self.cfg.OUTPUT_DIR, "teacher")
+        return self.test(cfg, teacher.detector)
 
     def _dense_normalizer(self) -> float | None:
         """The running number of positives that RetinaNet and FCOS divide losses by, which is in no buffer."""

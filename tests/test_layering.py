@@ -38,6 +38,8 @@ BELOW = {
     "show": {"files"},
     # A detector holds objects that its config built, its NMS and its losses, and only calls them.
     "modeling": {"files", "structures", "explain", "nms", "losses"},
+    # Between detectors, which know no distiller, and the trainer.
+    "teaching": {"config", "structures", "explain", "distill", "modeling"},
     "model_zoo": {"config", "modeling"},
     "data": {"boxes", "files", "notices"},
     "evaluation": {"boxes", "files", "structures", "explain", "modeling", "data", "show", "predictor"},

@@ -154,6 +154,41 @@ def attention_gradients(trace: Trace, output: Tensor) -> Iterator[list[Tensor]]:
         yield list(torch.autograd.grad(one, sources, **options))
 
 
+def summed_gradients(traces: Sequence[Trace], outputs: Sequence[Tensor], level: str) -> list[tuple[Tensor, Tensor]]:
+    """Gradients of one sum over predictions of several images, by one backward pass for all of them.
+
+    The predictions of an image do not depend on the maps of another, so that the gradient of the sum with respect to
+    an image's map is that of the image's own part.
+
+    Args:
+        traces: of the images of one forward pass; D = 0 is fine.
+        outputs: what is summed of each image, (n,) with graph, functions of predictions that come from ``level``; (0,)
+            where an image has none.
+        level: name of a feature map that the head reads.
+
+    Returns:
+        of each image (gradient, activation A), both (C,Hl,Wl), without graph; the gradient of an image without outputs
+        is zero.
+
+    Raises:
+        ValueError: outputs without a graph.
+    """
+    sources = [trace.source(level) for trace in traces]
+    # Images may be slices of one map that the head read for all of them.
+    distinct = list({id(maps): maps for maps, _ in sources}.values())
+    total = torch.cat([own.reshape(-1) for own in outputs]) if len(outputs) else torch.zeros(0)
+    if len(total) == 0:
+        gradients: Sequence[Tensor] = [torch.zeros_like(maps) for maps in distinct]
+    elif not total.requires_grad:
+        raise ValueError("the outputs to explain have no autograd graph; observe the detector with layers=('fpn',)")
+    else:
+        gradients = torch.autograd.grad(
+            total.sum(), distinct, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+    of_map = {id(maps): gradient.detach() for maps, gradient in zip(distinct, gradients)}
+    return [(of_map[id(maps)][image], maps[image].detach()) for maps, image in sources]
+
+
 def row_gradients(output: Tensor, values: Sequence[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
     """dY_d/d(values of detection d) for tensors whose row d influences Y_d alone: one backward pass of the sum.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ HUB = "hf://"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # Keys listed in an error message; the rest is counted.
 _SHOWN_KEYS = 4
+# Characters of what another library says.
+_LONGEST_REASON = 1200
+# Buffers that older checkpoints hold and a config decides.
+_CONSTANTS = ("pixel_mean", "pixel_std", "num_batches_tracked")
 
 
 class ForeignCheckpointer(DetectionCheckpointer):
@@ -58,13 +63,38 @@ class CompleteCheckpointer(ForeignCheckpointer):
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
-        wrong = [f"{name} is {here} in the file, {model} in the model" for name, here, model in incompatible[2]]
-        missing = [f"{name} is missing" for name in incompatible.missing_keys]
-        if wrong or missing:
-            listed = [*wrong, *missing]
-            more = f" (and {len(listed) - _SHOWN_KEYS} more)" if len(listed) > _SHOWN_KEYS else ""
-            raise ValueError(f"they do not fit this architecture: {'; '.join(listed[:_SHOWN_KEYS])}{more}")
+        problems = [*_shortened(self._problems(incompatible))]
+        if problems:
+            raise ValueError(f"they do not fit this architecture: {'; '.join(problems)}")
         return incompatible
+
+    def _problems(self, incompatible: Any) -> list[list[str]]:
+        """What does not fit, kind by kind."""
+        wrong = [f"{name} is {here} in the file, {model} in the model" for name, here, model in incompatible[2]]
+        return [wrong + [f"{name} is missing" for name in incompatible.missing_keys]]
+
+
+class ExactCheckpointer(CompleteCheckpointer):
+    """One that also refuses weights of which a part would be left over: they are another network's.
+
+    All of a smaller network's weights can have the names and shapes of some of a larger one's: a ResNet-101 fills a
+    ResNet-50.
+    """
+
+    def _problems(self, incompatible: Any) -> list[list[str]]:
+        """Shapes, missing and unexpected keys by themselves, so that none hides another."""
+        wrong = [f"{name} is {here} in the file, {model} in the model" for name, here, model in incompatible[2]]
+        missing = [f"{name} is missing in the file" for name in incompatible.missing_keys]
+        left = [name for name in incompatible.unexpected_keys if name.split(".")[-1] not in _CONSTANTS]
+        return [wrong, missing, [f"{name} of the file is not in the model" for name in left]]
+
+
+def _shortened(kinds: list[list[str]]) -> Iterator[str]:
+    """The first of each kind of problem; the rest is counted."""
+    for listed in kinds:
+        more = f" (and {len(listed) - _SHOWN_KEYS} more)" if len(listed) > _SHOWN_KEYS else ""
+        if listed:
+            yield "; ".join(listed[:_SHOWN_KEYS]) + more
 
 
 class TrainingCheckpointer(ForeignCheckpointer):
@@ -78,7 +108,7 @@ class TrainingCheckpointer(ForeignCheckpointer):
         write_atomically(Path(self.save_dir, "last_checkpoint"), last_filename_basename)
 
 
-def load_weights(model: nn.Module, path: str) -> None:
+def load_weights(model: nn.Module, path: str, exact: bool = False) -> None:
     """Fill a whole model from a checkpoint.
 
     Args:
@@ -86,6 +116,7 @@ def load_weights(model: nn.Module, path: str) -> None:
         path: a file or anything Detectron2's ``PathManager`` reads (``odam://...`` comes with odam_d2,
             ``detectron2://...`` needs a network once); for transformer detectors also a folder that
             ``save_pretrained`` wrote, ``hf://facebook/detr-resnet-50``, or Facebook's DETR.
+        exact: True refuses a checkpoint that holds more than the model, too.
 
     Raises:
         FileNotFoundError: no such file.
@@ -94,11 +125,11 @@ def load_weights(model: nn.Module, path: str) -> None:
     if not path:
         raise ValueError("MODEL.WEIGHTS is empty, and a random network has nothing to explain; name a checkpoint")
     try:
-        CompleteCheckpointer(model).load(path)
+        (ExactCheckpointer if exact else CompleteCheckpointer)(model).load(path)
     except FileNotFoundError:
         raise  # by what resolves names such as odam://..., which says what there is
     except (ValueError, OSError, RuntimeError, EOFError, KeyError, AssertionError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:600] or type(error).__name__
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         if isinstance(error, AssertionError) and "not found" in reason:
             raise FileNotFoundError(f"there is no weights file {path}") from error
         raise ValueError(f"the weights {path} cannot be used: {reason}") from error

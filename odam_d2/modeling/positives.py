@@ -3,6 +3,7 @@
 Shapes: P positives of an image, L labelled places.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,25 @@ class Positives(NamedTuple):
         """Number of the object that each shows, from 0 on, (P,) int64."""
         # A box names an object: where two objects have the same box, Detectron2 matches everything to the first.
         return torch.unique(self.boxes, dim=0, return_inverse=True)[1]
+
+
+def sampled_positives(sampled: Sequence[Instances], num_classes: int) -> tuple[list[Tensor], list[Positives]]:
+    """The sampled regions of a two-stage detector's training step that show an object; they alone are the places.
+
+    Args:
+        sampled: of each image, as Detectron2's heads label them.
+        num_classes: without background.
+
+    Returns:
+        of each image the regions as an observation takes them, (P,1,4), and the positives in their order.
+    """
+    regions, positives = [], []
+    for of_image in sampled:
+        own = of_image[(of_image.gt_classes >= 0) & (of_image.gt_classes < num_classes)]
+        places = torch.arange(len(own), device=own.gt_classes.device)
+        regions.append(own.proposal_boxes.tensor[:, None])
+        positives.append(Positives(places, own.gt_classes, matched_boxes(own)))
+    return regions, positives
 
 
 def matched_boxes(regions: Instances) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from odam_d2.modeling.explainable import Observation, check_predictions
@@ -80,6 +80,15 @@ class DenseObservation(Observation):
         others = getattr(places_of, "num_places", self.num_places)
         if others != self.num_places:
             raise ValueError(f"these images have {self.num_places} places, but {others} in the other observation")
+
+    @property
+    def anchors(self) -> list[Boxes]:
+        """The anchors of each level, in the order of its places."""
+        return self._anchors
+
+    def feature_maps(self, names: Sequence[str]) -> list[Tensor]:
+        """Feature maps of all images, each (N,C,Hl,Wl), as they are, with or without graph."""
+        return [join(self._features, name) for name in names]
 
     def outputs(self, image: int) -> list[list[Tensor]]:
         """The head's outputs at the places of an image: for each output a list over the levels, (Hl * Wl * A,V)."""

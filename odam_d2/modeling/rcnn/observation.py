@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from odam_d2.modeling.explainable import Observation, check_predictions
-from odam_d2.modeling.features import ImageFeatures, paste_regions
+from odam_d2.modeling.features import ImageFeatures, join, paste_regions
 from odam_d2.modeling.rcnn.stages import RegionOutputs, run_stages
 from odam_d2.nms.candidates import Candidates
 from odam_d2.structures import Predictions, Regions, Trace
@@ -57,6 +57,10 @@ class RegionObservation(Observation):
         super().__init__(heads, layers, images.image_sizes, images.tensor.shape[-2:], inputs, evaluation)
         self._features, self._given, self._scale = features, regions, postprocess
         self._records_all = bool(layers) and "roi_pool" in heads.nms.layers
+
+    def feature_maps(self, names: Sequence[str]) -> list[Tensor]:
+        """Feature maps of all images, each (N,C,Hl,Wl), as they are, with or without graph."""
+        return [join(self._features, name) for name in names]
 
     def regions(self, image: int) -> Tensor:
         """What every stage pools at the places of an image, (R,S,4)."""

@@ -6,7 +6,6 @@ Shapes: D detections, R proposals or regions, K classes, C channels, P side of a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -22,7 +21,7 @@ from odam_d2.modeling.features import ImageFeatures
 from odam_d2.modeling.ignore import IgnoringCascadeROIHeads, IgnoringROIHeads
 from odam_d2.modeling.nms import detector_nms
 from odam_d2.modeling.odam_train import ODAMTrain
-from odam_d2.modeling.positives import Positives, matched_boxes
+from odam_d2.modeling.positives import sampled_positives
 from odam_d2.modeling.rcnn.observation import RegionObservation, regions_of
 from odam_d2.nms.family import NMS, GreedyNMS
 
@@ -94,12 +93,7 @@ class ExplainableROIHeads(nn.Module):
         self, images: ImageList, features: dict[str, Tensor], sampled: Sequence[Instances]
     ) -> dict[str, Tensor]:
         """ODAM-Train's losses on the sampled regions that show an object; they alone are pooled once more."""
-        regions, positives = [], []
-        for of_image in sampled:
-            own = of_image[of_image.gt_classes < self.num_classes]
-            places = torch.arange(len(own), device=own.gt_classes.device)
-            regions.append(own.proposal_boxes.tensor[:, None])
-            positives.append(Positives(places, own.gt_classes, matched_boxes(own)))
+        regions, positives = sampled_positives(sampled, self.num_classes)
         maps = ImageFeatures.of_batch(features, {})
         observation = RegionObservation(self, ("roi_pool",), images, maps, regions, evaluation=False)
         return self.odam_train.losses(observation, positives)
