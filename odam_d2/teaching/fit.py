@@ -93,14 +93,12 @@ def _check_places(student: ExplainableDetector, teacher: ExplainableDetector, ne
     dense = [isinstance(detector, DenseDetector) for detector in (student, teacher)]
     kinds = [type(detector).__name__ for detector in (student, teacher)]
     if "student_responses" in needs and not dense[0]:
-        raise ValueError(
-            f"this distiller compares responses at anchors, which a {kinds[0]} has none of; choose another"
-        )
+        raise ValueError(f"this distiller compares responses at anchors, of which {kinds[0]} has none; choose another")
     if not {"focus", "teacher_responses"} & set(needs):
         return
     if dense[0] != dense[1]:
         raise ValueError(
-            f"the student is a {kinds[0]} and the teacher a {kinds[1]}, which predict at different places; choose a "
+            f"the student is {kinds[0]} and the teacher {kinds[1]}, which predict at different places; choose a "
             "teacher of the student's kind, or a distiller of feature maps alone, such as fgd"
         )
     if dense[0]:
