@@ -51,25 +51,21 @@ def contact_sheet(
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if len(boxes) != len(labels):
         raise ValueError(f"{len(boxes)} boxes but {len(labels)} labels")
-    height, width = image.shape[:2]
-    side = max(height, width)
-    scale = min(max(side, SMALLEST_CELL_SIDE), CELL_SIDE) / side
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    photo = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    photo = fit_cell(image)
+    size = photo.shape[1], photo.shape[0]
     if not len(boxes):
-        return _stack([[_widen(photo)]], [("photograph", NO_DETECTIONS)])
-    boxes = np.clip(boxes * ([size[0] / width, size[1] / height] * 2), 0, [*size, *size])
-    boxes += [max(0, COLUMN_WIDTH - size[0]) // 2, 0] * 2
+        return stack_cells([[widen(photo)]], [("photograph", NO_DETECTIONS)])
+    boxes = boxes_in_cell(boxes, image, photo)
     rows = []
     for row, (box, label) in enumerate(zip(boxes, labels)):
-        cells = [draw_detection(_widen(photo), box, label, PALETTE[row % len(PALETTE)])]
+        cells = [draw_detection(widen(photo), box, label, PALETTE[row % len(PALETTE)])]
         for target, target_maps in maps.items():
             heat = target_maps(row) if callable(target_maps) else target_maps[row]
-            covered = _widen(overlay(photo, resize_heat(heat, size)))
+            covered = widen(overlay(photo, resize_heat(heat, size)))
             caption = captions[target][row] if captions and target in captions else ""
             cells.append(draw_detection(covered, box, caption, WHITE, width=1))
         rows.append(cells)
-    return _stack(rows, [("photograph", "what was detected"), *((t, meanings.get(t, "")) for t in maps)])
+    return stack_cells(rows, [("photograph", "what was detected"), *((t, meanings.get(t, "")) for t in maps)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +101,7 @@ def pair_sheet(image: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
     if not len(pairs):
         photo = Image.fromarray(image)
         photo.thumbnail((CELL_SIDE, CELL_SIDE))
-        return _stack([[_widen(np.asarray(photo))]], [("photograph", "no such pair in this image")])
+        return stack_cells([[widen(np.asarray(photo))]], [("photograph", "no such pair in this image")])
     rows = []
     for pair in pairs:
         corner, side = window_around(pair.boxes, image.shape[:2])
@@ -116,7 +112,7 @@ def pair_sheet(image: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
             whole = np.clip(resize_heat(heat, image.shape[1::-1]), 0, 1)
             cells.append(draw_detection(overlay(photo, cut(whole, corner, side)), box, label, color))
         rows.append(cells)
-    return _stack(rows, titles)
+    return stack_cells(rows, titles)
 
 
 def window_around(boxes: np.ndarray, size: tuple[int, int], room: float = 1.6) -> tuple[np.ndarray, int]:
@@ -157,7 +153,29 @@ def cut(pixels: np.ndarray, corner: np.ndarray, side: int, cell: int = CELL_SIDE
     return np.asarray(square.resize((cell, cell), Image.Resampling.BILINEAR))
 
 
-def _widen(cell: np.ndarray) -> np.ndarray:
+def fit_cell(image: np.ndarray) -> np.ndarray:
+    """A photograph at the size of a contact sheet's cell, (h,w,3) uint8 -> (hc,wc,3)."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    scale = min(max(side, SMALLEST_CELL_SIDE), CELL_SIDE) / side
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def boxes_in_cell(boxes: np.ndarray, image: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Boxes of an image in its cell, after :func:`widen`, clipped to the photograph, (n,4).
+
+    Args:
+        boxes: (n,4) XYXY in image pixels.
+        image: (h,w,3).
+        photo: of it, see :func:`fit_cell`.
+    """
+    (height, width), (high, wide) = image.shape[:2], photo.shape[:2]
+    scaled = np.clip(boxes * ([wide / width, high / height] * 2), 0, [wide, high] * 2)
+    return scaled + [max(0, COLUMN_WIDTH - wide) // 2, 0] * 2
+
+
+def widen(cell: np.ndarray) -> np.ndarray:
     """White on both sides of a narrow picture, so that labels and titles have room."""
     left = max(0, COLUMN_WIDTH - cell.shape[1]) // 2
     right = max(0, COLUMN_WIDTH - cell.shape[1] - left)
@@ -181,10 +199,23 @@ def resize_heat(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(np.asarray(heat, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR))
 
 
-def _stack(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Cells of one size in rows, under titles (name, meaning) and a colour bar."""
+def stack_cells(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[tuple[str, str]],
+    ends: tuple[str, str] = (NO_SUPPORT, STRONGEST),
+) -> np.ndarray:
+    """Cells of one size in rows, under their titles and a colour bar.
+
+    Args:
+        rows: cells, each (h,w,3) uint8 RGB.
+        titles: name and meaning of each column.
+        ends: what the two ends of the colour bar mean.
+
+    Returns:
+        (hs,ws,3) uint8.
+    """
     height, width = rows[0][0].shape[:2]
-    header = _header(titles, width)
+    header = _header(titles, width, ends)
     sheet = Image.new("RGB", (header.width, header.height + len(rows) * (height + GAP)), WHITE)
     sheet.paste(header, (0, 0))
     for row, cells in enumerate(rows):
@@ -194,7 +225,7 @@ def _stack(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[tuple[str, str
     return np.asarray(sheet)
 
 
-def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image:
+def _header(titles: Sequence[tuple[str, str]], column_width: int, ends: tuple[str, str]) -> Image.Image:
     """The titles in columns and, where there are maps, the colour bar above them."""
     name_font, font = load_font(TEXT_SIZE), load_font(TEXT_SIZE - 2)
     line = TEXT_SIZE + 5
@@ -204,7 +235,7 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
     header = Image.new("RGB", (GAP + len(titles) * (column_width + GAP), height), WHITE)
     draw = ImageDraw.Draw(header)
     if len(titles) > 1:
-        draw_colour_bar(header, line)
+        draw_colour_bar(header, line, ends)
     for column, ((name, _), lines) in enumerate(zip(titles, meanings)):
         x = GAP + column * (column_width + GAP)
         draw.text((x, top), name, font=name_font, fill=BLACK)
@@ -213,22 +244,23 @@ def _header(titles: Sequence[tuple[str, str]], column_width: int) -> Image.Image
     return header
 
 
-def draw_colour_bar(header: Image.Image, height: int) -> None:
+def draw_colour_bar(header: Image.Image, height: int, ends: tuple[str, str] = (NO_SUPPORT, STRONGEST)) -> None:
     """Draw the colours over a middle grey, as the overlays show them, between their two ends in words.
 
     Args:
         header: in its upper left corner, in place.
         height: of the line in pixels.
+        ends: what the two ends mean.
     """
     draw, font = ImageDraw.Draw(header), load_font(TEXT_SIZE - 2)
-    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(NO_SUPPORT + STRONGEST))))
+    bar_width = max(60, min(160, header.width - 3 * GAP - round(font.getlength(ends[0] + ends[1]))))
     ramp = np.tile(np.linspace(0, 1, bar_width, dtype=np.float32), (height - 4, 1))
     grey = np.full((*ramp.shape, 3), 128, dtype=np.uint8)
     x = GAP
-    draw.text((x, GAP), NO_SUPPORT, font=font, fill=BLACK)
-    x += round(font.getlength(NO_SUPPORT)) + GAP
+    draw.text((x, GAP), ends[0], font=font, fill=BLACK)
+    x += round(font.getlength(ends[0])) + GAP
     header.paste(Image.fromarray(overlay(grey, ramp)), (x, GAP))
-    draw.text((x + bar_width + GAP, GAP), STRONGEST, font=font, fill=BLACK)
+    draw.text((x + bar_width + GAP, GAP), ends[1], font=font, fill=BLACK)
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
