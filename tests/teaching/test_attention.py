@@ -11,6 +11,13 @@ from odam_d2.teaching.training_pass import run_training_pass
 from teaching.conftest import KINDS, OBJECTS, with_objects
 
 
+def certain(model):
+    """Confidences of random networks hardly move, and top-down attention with them: here they do."""
+    for detector in (model.student, model.teacher.detector):
+        detector.head.cls_score.weight.data *= 100
+    return model
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_equations_5_and_6(kind, make_student):
     model = make_student(kind)
@@ -34,23 +41,26 @@ def test_equations_5_and_6(kind, make_student):
 @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
 def test_pictures_show_what_a_training_step_uses(kind, make_student):
     """Dense detectors have the same places in training; their pictures are of the same key predictions."""
-    model = make_student(kind)
+    model = certain(make_student(kind))
     inputs = [with_objects(OBJECTS)]
     with EventStorage():
         done = run_training_pass(model.student, inputs)
     own, positives = done.observe()
     seen = model.teacher.observe(inputs, places_of=own)
+    stressed = 0
     expected = key_focus(seen, own, positives, done.boxes, model.levels.names)
     given = inputs[0], inputs[0]["instances"]
     found = image_attention(model.student.eval(), model.teacher, model.levels, *given, 0.5)
     for level, focus in enumerate(expected):
         assert torch.equal(found.focused[level], focus.focused[0])
         both = top_down_attention(focus.teacher_attention, focus.student_attention)[0]
-        assert torch.allclose(found.maps["M_td"][level], both, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(found.maps["M_td"][level], both, rtol=1e-3)
+        stressed += int(both.max() > 1.01)
+    assert stressed
 
 
 def test_gradcam_gives_other_maps_of_the_same_predictions(make_student):
-    model = make_student("retinanet")
+    model = certain(make_student("retinanet"))
     given = with_objects(OBJECTS)
     parts = model.student.eval(), model.teacher, model.levels, given, given["instances"], 0.5
     odam, gradcam = (image_attention(*parts, name) for name in ("odam", "gradcam"))
@@ -58,7 +68,7 @@ def test_gradcam_gives_other_maps_of_the_same_predictions(make_student):
         assert torch.equal(own, gradcam.focused[level])
         assert torch.equal(odam.maps["M_bu"][level], gradcam.maps["M_bu"][level])
         if len(own):
-            assert not torch.allclose(odam.maps["M_td"][level], gradcam.maps["M_td"][level], atol=1e-4)
+            assert not torch.allclose(odam.maps["M_td"][level], gradcam.maps["M_td"][level], rtol=0.01)
 
 
 def test_maps_are_registered_to_the_image_and_constant_ones_show_nothing(make_student):
