@@ -3,7 +3,7 @@
 from odam_d2.teaching.attention import ImageAttention, image_attention
 from odam_d2.teaching.detector import DistillingDetector, distilling
 from odam_d2.teaching.fit import check_fit, check_same_names, levels_of
-from odam_d2.teaching.focus import key_focus, level_attention
+from odam_d2.teaching.focus import attention_maps, key_focus
 from odam_d2.teaching.inherit import inherit
 from odam_d2.teaching.options import distiller_from_config, fgd_settings, kind_of
 from odam_d2.teaching.report import TeacherReport
@@ -14,6 +14,7 @@ __all__ = [
     "ImageAttention",
     "Teacher",
     "TeacherReport",
+    "attention_maps",
     "build_teacher",
     "check_fit",
     "check_same_names",
@@ -24,6 +25,5 @@ __all__ = [
     "inherit",
     "key_focus",
     "kind_of",
-    "level_attention",
     "levels_of",
 ]

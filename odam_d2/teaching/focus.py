@@ -82,7 +82,7 @@ def key_focus(
                 [name == level for name in own.levels], dtype=torch.bool, device=own.keys.objects.device
             )
             focused.append(own.keys.objects[here].unique())
-        maps = level_attention(found, level, attention) if MAP_METHODS[attention] else (None, None)
+        maps = _level_attention(found, level, attention) if MAP_METHODS[attention] else (None, None)
         focus.append(LevelFocus(focused, *maps))
     return focus
 
@@ -102,7 +102,7 @@ def _keys_of(teacher: Observation, student: Observation, image: int, positives: 
     return _Keys(keys, levels, (traces[0], traces[1]), (confidences[0][rows], confidences[1][rows]))
 
 
-def level_attention(found: Sequence[_Keys], level: str, attention: str) -> tuple[Tensor, Tensor]:
+def _level_attention(found: Sequence[_Keys], level: str, attention: str) -> tuple[Tensor, Tensor]:
     """M_td of teacher and student on a level, (N,Hl,Wl) each: equations (3) and (4).
 
     Args:

@@ -41,6 +41,10 @@ CONFIGS = {
         for name in ("fcos", "faster_rcnn")
     },
     "odam_train/fcos_lite0_synthetic.yaml": ("odam_train/fcos_lite0_synthetic.yaml", TRAINING),
+    **{
+        f"odam_kd/fcos_{name}_synthetic.yaml": (f"odam_kd/fcos_{name}_synthetic.yaml", TRAINING)
+        for name in ("resnet18", "lcnet_050")
+    },
     # Weights that need a network: random small networks stand in.
     "odam_nms/faster_rcnn_R_50_FPN_crowdhuman.yaml": (
         "quick/faster_rcnn.yaml",

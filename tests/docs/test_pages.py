@@ -20,6 +20,11 @@ LEAVES = {
     "docs/explaining.md": ["out/maps/new.npz", "dog/sheets/photo.jpg", "compare.html", "zoo/index.html"],
     "docs/crowds.md": ["out/removals.csv", "out/crowd_pairs.png", "output/crowdhuman/model_final.pth"],
     "docs/errors.md": [f"errors/{name}" for name in ("index.html", "errors.csv", "maps.csv", "summary.json")],
+    "docs/distilling.md": [
+        "output/odam_kd/fcos_resnet18_synthetic/model_final.pth",
+        *(f"output/odam_kd/fcos_lcnet_050_synthetic/{name}" for name in ("model_final.pth", "curves.png")),
+        "out/crowd_attention.png",
+    ],
     "docs/measuring.md": [
         *(f"out/{name}" for name in ("index.html", "summary.json", "tables.md", "objects.csv", "curves.json")),
         *("out/curves.png", "checked/sanity.png", "checked/sanity.json", "study/objects.csv", "measured/index.html"),

@@ -15,6 +15,7 @@ import pytest
 ROOMS = (
     "odam_d2",
     *(f"odam_d2.{room}" for room in ("distill", "explain", "losses", "model_zoo", "modeling", "nms", "structures")),
+    "odam_d2.teaching",
 )
 
 
