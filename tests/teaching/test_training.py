@@ -175,10 +175,12 @@ def test_two_processes_learn_what_one_does(kind, make_cfg, tiny_dataset, tmp_pat
     # Otherwise each process divides the detector's own losses by its own number of positives.
     opts += ["ODAM.TRAIN.ENABLED", "True"]
     images = str(Path(DatasetCatalog.get(tiny_dataset)[0]["file_name"]).parent)
+    # The teacher is made with the first of them, by random numbers.
+    one, two = (make_cfg(kind, tmp_path / name, *opts) for name in ("one", "two"))
     torch.manual_seed(0)
-    _, expected, _ = train(make_cfg(kind, tmp_path / "one", *opts))
+    _, expected, _ = train(one)
     (tmp_path / "two").mkdir()
-    launch(train_process, 2, dist_url="auto", args=(make_cfg(kind, tmp_path / "two", *opts), images))
+    launch(train_process, 2, dist_url="auto", args=(two, images))
     found = torch.load(tmp_path / "two" / "all.pth")
     assert set(found) == set(expected) and any(name.startswith("distiller.") for name in found)
     for name, value in expected.items():
