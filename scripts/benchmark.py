@@ -5,6 +5,8 @@ paths       maps of hundreds of candidates: the batched paths against one backwa
 nms         the NMS family: functions on made candidates, ODAM-NMS inside detectors of full size, and how many of the
             candidates that it keeps depend on the path by which their maps are made
 odam_train  time and memory that ODAM-Train adds to a training step
+odam_kd_step
+            time and memory that FGD and ODAM-KD add to a training step
 drise       masks a second of D-RISE beside images a second of the plain detector, and beside xaitk-saliency's masks
 folder      seconds that a folder takes beside those of its detections and maps
 memory      largest size of a process that explains a 12-megapixel photograph
@@ -17,8 +19,10 @@ odam_train_search
             settings of ODAM-Train, on crowds that no figure is made on; trains for hours
 odam_train_tables
             Tables 9, 11 and 12 on synthetic crowds; trains for hours, and goes on where it was stopped
+odam_kd_tables
+            Tables 7 and 8 in miniature, on BCCD and on synthetic crowds; likewise
 
-all         all but the last two, one after the other, whatever becomes of each; with --device cuda those that use a
+all         all but the last three, one after the other, whatever becomes of each; with --device cuda those that use a
             GPU, up to crowds
 """
 
@@ -37,11 +41,23 @@ from rich.console import Console
 from benchmarks.measure import Options, describe_machine
 from odam_d2.cli.memory import keep_memory
 
-BENCHMARKS = ("paths", "nms", "odam_train", "drise", "folder", "memory", "crowds", "crowdhuman", "metrics", "resume")
+BENCHMARKS = (
+    "paths",
+    "nms",
+    "odam_train",
+    "odam_kd_step",
+    "drise",
+    "folder",
+    "memory",
+    "crowds",
+    "crowdhuman",
+    "metrics",
+    "resume",
+)
 # Not part of all.
-LONG = ("odam_train_search", "odam_train_tables")
+LONG = ("odam_train_search", "odam_train_tables", "odam_kd_tables")
 # The others are NumPy's, or about files.
-ON_DEVICE = BENCHMARKS[:7]
+ON_DEVICE = BENCHMARKS[:8]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

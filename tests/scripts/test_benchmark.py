@@ -132,6 +132,18 @@ def test_detectors_are_trained_and_tables_made_of_them(datasets, tmp_path):
 
 
 @pytest.mark.slow
+def test_students_are_distilled_and_tables_made_of_them(datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", "cpu", "odam_kd_tables")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    tables = json.loads((tmp_path / "odam_kd_tables.json").read_text())["tables"]
+    assert done.stdout.count("training output/odam_kd/tables/quick/") == 4
+    ablations, distillers = tables.values()
+    assert [row["training"][:3] for row in ablations] == ["(5)", "(6)"]
+    assert [row["training"] for row in distillers] == ["teacher", "student alone", "FGD", "ODAM-KD"]
+    assert all(list(row)[1:] == ["AP", "AR", "APs", "APm", "APl"] for row in distillers)
+
+
+@pytest.mark.slow
 def test_settings_of_odam_train_are_compared_on_their_own_crowds(datasets, tmp_path):
     done = run(datasets, tmp_path, "--device", "cpu", "odam_train_search")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr

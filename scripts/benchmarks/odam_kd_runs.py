@@ -1,0 +1,92 @@
+"""Trainings of one student by several distillers, from the same random weights, and what their detectors find then.
+
+Trainings are kept in output/odam_kd and go on where they were stopped: the same command, again.
+"""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.measure import Options, own_environment
+from odam_d2.config import load_config
+from odam_d2.engine import ODAMTrainer
+from odam_d2.evaluation.detections.evaluators import BoxEvaluator
+from odam_d2.modeling.checkpoint import load_weights
+
+MEASURES = ("AP", "AR", "APs", "APm", "APl")
+# Small: whether everything runs.
+QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96)
+
+
+class RecallEvaluator(BoxEvaluator):
+    """Box AP with COCO's average recall of 100 detections an image beside it, ``AR``, which Table 7 has."""
+
+    def _derive_coco_results(self, coco_eval, iou_type: str, class_names: list[str] | None = None) -> dict[str, float]:
+        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        # The mean over IoUs of all areas at most 100 detections stands at place 8 of COCO's summary.
+        return results if coco_eval is None else results | {"AR": 100 * float(coco_eval.stats[8])}
+
+
+def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options: Options) -> Path:
+    """The folder of a finished training, which is begun or goes on where it is not.
+
+    Args:
+        config: name of one in configs/odam_kd.
+        changes: keys of the config with other values.
+        seed: of weights, the order of images and their augmentation.
+        folder: of this training.
+        options: of the benchmark.
+
+    Raises:
+        RuntimeError: it could not be trained.
+    """
+    if (folder / "model_final.pth").exists():
+        return folder
+    opts = [*changes, *options.size((), QUICK), "SEED", seed, "OUTPUT_DIR", folder]
+    opts += ["MODEL.DEVICE", options.device, "SOLVER.CHECKPOINT_PERIOD", 100, "DATASETS.TEST", ()]
+    words = ["train", "--resume", "--config-file", f"odam_kd/{config}.yaml", *opts]
+    print(f"training {folder}", flush=True)
+    command = [sys.executable, "-W", "ignore", "-m", "odam_d2.cli", *map(str, words)]
+    done = subprocess.run(command, env=own_environment(options.device), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"training {folder} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return folder
+
+
+def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str, float | None]:
+    """AP, AR and AP by size of one training, means over data sets, kept beside its weights.
+
+    Args:
+        folder: of the training.
+        datasets: registered ones.
+        options: of the benchmark.
+
+    Returns:
+        by name, in percent; None where no data set has objects of that size.
+    """
+    kept = folder / "measured.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    # The config is read as it was written; data sets are those of the table.
+    cfg = load_config(str(folder / "config.yaml"), ["MODEL.DEVICE", options.device])
+    cfg.DATASETS.TEST = tuple(datasets)
+    model = ODAMTrainer.build_model(cfg)
+    load_weights(model, str(folder / "model_final.pth"))
+    evaluators = [RecallEvaluator(name, tasks=("bbox",), allow_cached_coco=False) for name in datasets]
+    with contextlib.redirect_stdout(io.StringIO()):
+        results = ODAMTrainer.test(cfg, model, evaluators)
+    of_sets = [results["bbox"]] if len(datasets) == 1 else [one["bbox"] for one in results.values()]
+    found: dict[str, float | None] = {}
+    for name in MEASURES:
+        # COCO's mean of nothing is no number.
+        values = [one[name] for one in of_sets if one.get(name, float("nan")) == one.get(name, float("nan"))]
+        values = [value for value in values if value >= 0]
+        found[name] = mean(values) if values else None
+    kept.write_text(json.dumps(found))
+    return found

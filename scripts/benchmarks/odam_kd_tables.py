@@ -1,0 +1,93 @@
+"""Tables 7 and 8 in miniature, on BCCD and on synthetic crowds: one student and all distillers, three times each.
+
+From the same weights, with the same order of images and the same augmentation for each seed, for as many iterations.
+The teacher is trained once. BCCD's test images are not touched.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.measure import Options, Table
+from benchmarks.odam_kd_runs import MEASURES, measure, train
+from odam_d2.config import load_config
+from odam_d2.data.objects import load_objects
+
+FOLDER = Path("output/odam_kd/tables")
+SEEDS = (0, 1, 2)
+# Title, end of the configs' names, and where detections are measured.
+DATA = {
+    "BCCD": ("bccd", ("bccd_val",)),
+    "synthetic crowds": ("synthetic", tuple(f"synthetic_crowd_val{n}_coco" for n in range(3))),
+}
+
+
+def _row(foreground: str, background: bool, attention: str) -> tuple[Any, ...]:
+    keys = {"FOREGROUND": foreground, "BACKGROUND": background, "ATTENTION": attention}
+    return ("ODAM.KD.DISTILLER", "odam_kd", *(x for key, value in keys.items() for x in (f"ODAM.KD.{key}", value)))
+
+
+# Table 7's rows; (5) is FGD.
+ABLATIONS = {
+    "(1) unfocused, bottom-up": _row("unfocused", False, "bottom_up"),
+    "(2) focused, bottom-up": _row("focused", False, "bottom_up"),
+    "(3) together, bottom-up": _row("together", False, "bottom_up"),
+    "(4) focused, ODAM": _row("focused", False, "odam"),
+    "(5) together, background": _row("together", True, "bottom_up"),
+    "(6) focused, background, ODAM": _row("focused", True, "odam"),
+    "(7) focused, background, Grad-CAM": _row("focused", True, "gradcam"),
+}
+OTHERS = {name.upper(): ("ODAM.KD.DISTILLER", name) for name in ("fgfi", "gid", "fkd", "cwd", "pkd")}
+ALONE, TEACHER = "student alone", "teacher"
+STUDENTS = {ALONE: ("ODAM.KD.DISTILLER", ""), **ABLATIONS, **OTHERS}
+QUICK_STUDENTS = [ALONE, "(5) together, background", "(6) focused, background, ODAM"]
+# What else the same trainings are called.
+TABLE_8 = {
+    TEACHER: TEACHER,
+    ALONE: ALONE,
+    **dict.fromkeys(OTHERS),
+    "FGD": "(5) together, background",
+    "ODAM-KD": "(6) focused, background, ODAM",
+}
+
+
+def run(options: Options) -> Iterator[Table]:
+    if options.quick:
+        shutil.rmtree(FOLDER / "quick", ignore_errors=True)
+    for title, (name, datasets) in options.size(list(DATA.items()), list(DATA.items())[1:]):
+        # Missing data are said now, not after a training.
+        load_config(f"odam_kd/fcos_lcnet_050_{name}.yaml")
+        for dataset in datasets:
+            load_objects(dataset)
+        measured = {TEACHER: [], **{student: [] for student in options.size(list(STUDENTS), QUICK_STUDENTS)}}
+        base = FOLDER / options.size("full", "quick") / name
+        teacher = train(f"fcos_resnet18_{name}", (), SEEDS[0], base / "teacher", options)
+        measured[TEACHER].append(measure(teacher, datasets, options))
+        named = ("ODAM.KD.TEACHER.WEIGHTS", teacher / "model_final.pth")
+        for seed in options.size(SEEDS, SEEDS[:1]):
+            for number, (student, changes) in enumerate(STUDENTS.items()):
+                if student in measured:
+                    folder = base / f"{number:02}" / str(seed)
+                    train(f"fcos_lcnet_050_{name}", (*changes, *named), seed, folder, options)
+                    measured[student].append(measure(folder, datasets, options))
+        note = f"mean and standard deviation over {len(SEEDS)} trainings of a student; {', '.join(datasets)}"
+        yield Table(f"{title}: what of ODAM-KD does it (Table 7)", rows({x: x for x in ABLATIONS}, measured), note)
+        yield Table(f"{title}: distillers (Table 8)", rows({k: v or k for k, v in TABLE_8.items()}, measured), note)
+
+
+def rows(titles: dict[str, str], measured: dict[str, list[dict]]) -> list[dict]:
+    """A row for each training that was made, under its title."""
+    return [
+        {"training": title} | {name: spread([one[name] for one in measured[key]]) for name in MEASURES}
+        for title, key in titles.items()
+        if measured.get(key)
+    ]
+
+
+def spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
