@@ -11,11 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import launch
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 
 from helpers import small_cfg
+from odam_d2.data.train_loader import seed_generators
 from odam_d2.engine import ODAMTrainer
 
 
@@ -144,6 +146,43 @@ def test_a_loss_that_is_no_number_ends_training_with_what_to_look_at(tiny_datase
     message = r"iteration 2: loss_fcos_cls nan, .*loss_odam_con nan, loss_odam_sep nan, on the images \d, \d; lower"
     with pytest.raises(FloatingPointError, match=message):
         trainer.train()
+
+
+def at_first(trainer):
+    """Losses of the first images, and the precisions in which convolutions gave them."""
+    kinds, (data,) = set(), [next(iter(trainer.data_loader))]
+    hooks = [
+        module.register_forward_hook(lambda module, args, output: kinds.add(output.dtype))
+        for module in trainer.model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with EventStorage(0), trainer.mixed_precision():
+        losses = trainer.model(data)
+    for hook in hooks:
+        hook.remove()
+    return {name: value.item() for name, value in losses.items()}, kinds, losses
+
+
+@pytest.mark.parametrize("kind", ["fcos", "retinanet", "faster_rcnn", "fcos_odam_train", "faster_rcnn_odam_train"])
+def test_on_a_cpu_mixed_precision_is_bfloat16_with_losses_in_full(kind, tiny_dataset, tmp_path):
+    found = []
+    for mixed in ("False", "True"):
+        torch.manual_seed(0)
+        opts = ["SOLVER.AMP.ENABLED", mixed, "SEED", "3", "SOLVER.MAX_ITER", "2"]
+        trainer = ODAMTrainer(cfg_for(kind, tiny_dataset, tmp_path / mixed, *opts))
+        seed_generators(3, 0)
+        found.append(at_first(trainer))
+    (full, kinds, _), (half, half_kinds, losses) = found
+    assert kinds == {torch.float32} and half_kinds == {torch.bfloat16}
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+    # bfloat16 has 8 bits: each layer rounds by less than .4 %.
+    assert half == pytest.approx(full, rel=0.05, abs=0.02)
+    trainer.train()
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    # Nothing of it is left when the detector is measured.
+    with torch.no_grad():
+        assert not torch.is_autocast_enabled("cpu")
+    assert 0 <= ODAMTrainer.test(trainer.cfg, trainer.model)["bbox"]["AP50"] <= 100
 
 
 def test_adamw_trains_the_backbone_more_slowly():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import ImageList, Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ from odam_d2.modeling.odam_train import ODAMTrain
 from odam_d2.modeling.positives import Positives
 from odam_d2.nms.family import NMS, GreedyNMS
 from odam_d2.structures import by_probability
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class ExplainableDense(DenseDetector):
@@ -110,6 +113,21 @@ class ExplainableDense(DenseDetector):
             return super().forward(batched_inputs)
         found = self.observe(batched_inputs, self.nms.layers).detections()
         return [{"instances": without_place(detections)} for detections in found]
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: list[list[Tensor]],
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """Overrides Detectron2's where precision is mixed: losses are of outputs in full precision.
+
+        FCOS decodes boxes in the precision of what its head predicts, and half of it knows a side at 300 pixels by a
+        pixel or two.
+        """
+        full = [[x.float() if x.dtype in HALVES else x for x in output] for output in predictions]
+        return super().forward_training(images, features, full, gt_instances)
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
         """Overrides Detectron2's where maps are trained by several processes: they divide by what one process would.
