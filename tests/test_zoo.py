@@ -156,7 +156,7 @@ def test_a_config_for_explaining_is_the_zoos_but_for_names_and_weights(name):
     ours.pop("MODEL.DEVICE")
     for key in ("MODEL.WEIGHTS", "OUTPUT_DIR", "MODEL.DEVICE"):
         theirs.pop(key)
-    added = [key for key in ours if key.startswith(("ODAM.", "MODEL.FCOS.", "MODEL.TIMM."))]
+    added = [key for key in ours if key.startswith(("ODAM.", "MODEL.FCOS.", "MODEL.TIMM.", "MODEL.TRANSFORMERS."))]
     assert {key: value for key, value in ours.items() if key not in added} == theirs
     # What odam_d2 adds stays at its defaults.
     assert {key: ours[key] for key in added} == {key: expected[key] for key in added}
