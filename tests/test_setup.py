@@ -119,7 +119,13 @@ def test_the_article_to_cite_is_the_readmes():
 
 def test_the_extras_are_named(built):
     lines = (built / "odam_d2.egg-info" / "requires.txt").read_text().splitlines()
-    assert {line for line in lines if line.startswith("[")} == {"[transformers]", "[people]", "[docs]", "[dev]"}
+    assert {line for line in lines if line.startswith("[")} == {
+        "[transformers]",
+        "[clip]",
+        "[people]",
+        "[docs]",
+        "[dev]",
+    }
 
 
 def test_the_console_command_is_there(built):

@@ -17,6 +17,7 @@ COMMANDS = {
     "attention": "compare maps with where people looked, from their eye fixations",
     "trust": "make questionnaires about which maps people trust, and read the answers",
     "figures": "make figures of the paper: detectors without and with ODAM-Train side by side",
+    "clip": "show why CLIP finds photographs and texts alike",
     "show-attention": "show where a student learns from its teacher, level by level",
     "sanity": "check that maps depend on the weights and on the detection they explain",
     "evaluate-crowdhuman": "AP, MR-2, JI and recall of a file of detections",

@@ -1,0 +1,1 @@
+"""Image-text models in the manner of CLIP (the extra ``clip``)."""
