@@ -13,6 +13,7 @@ from torch import Tensor
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
 from odam_d2.cli.common import prepare_for_network, progress_bar, run_command
+from odam_d2.cli.paper_figures import queries
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import IMAGE_SUFFIXES, read_image
 from odam_d2.data.same_classes import describe_classes
@@ -165,7 +166,7 @@ class PaperFigure(NamedTuple):
 
 
 # By their numbers in the paper.
-FIGURES = {"18": PaperFigure(FIGURE_18, add_figure_18, make_figure_18)}
+FIGURES = {"7": PaperFigure(*queries.FIGURE), "18": PaperFigure(FIGURE_18, add_figure_18, make_figure_18)}
 
 
 def run(argv: Sequence[str] | None) -> int:

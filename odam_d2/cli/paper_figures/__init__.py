@@ -1,0 +1,1 @@
+"""The paper's figures that ``odam figures`` makes, a module each."""
