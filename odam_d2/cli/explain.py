@@ -4,7 +4,7 @@ import argparse
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 import odam_d2
 from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.attention_points import check_attends, check_count, place_maps
 from odam_d2.cli.common import (
     INTERRUPTED,
     prepare_for_network,
@@ -45,6 +46,7 @@ from odam_d2.explanation import Explanation
 from odam_d2.files import name_images
 from odam_d2.modeling.checkpoint import weights_sha256
 from odam_d2.predictor import ODAMPredictor
+from odam_d2.show.page import PlaceMaps
 from odam_d2.show.records import begin_run
 from odam_d2.show.results import ExplainedImage, ResultsFolder
 from odam_d2.show.words import meanings_of
@@ -68,6 +70,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
     parser.add_argument("--max-instances", type=int, help="an image; default: ODAM.EXPLAIN.MAX_INSTANCES")
     parser.add_argument("--sheets", action="store_true", help="also a contact sheet of each image, all maps on a JPEG")
+    points = (
+        "what so many places along an image's longer side attend to, for clicks on the page: DETR, Conditional DETR"
+    )
+    parser.add_argument("--attention-points", type=int, default=0, metavar="N", help=points)
     parser.add_argument("--resume", action="store_true", help="go on where a run into --output stopped")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes that share the images")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="with --output on a disk of them all")
@@ -97,6 +103,7 @@ def describe_run(args: argparse.Namespace, cfg: CfgNode, targets: Sequence[str])
         "targets": list(targets),
         "confidence_threshold": options.CONFIDENCE_THRESHOLD,
         "max_instances": options.MAX_INSTANCES,
+        **({"attention_points": args.attention_points} if args.attention_points else {}),
     }
 
 
@@ -122,16 +129,22 @@ class Explained:
     path: Path
     explanation: Explanation
     seconds: tuple[float, float]
+    places: PlaceMaps | None = None
 
     def as_results(self) -> ExplainedImage:
         """In plain values."""
-        return self.explanation.as_results(self.path, *self.seconds)
+        return replace(self.explanation.as_results(self.path, *self.seconds), places=self.places)
 
 
 def explain_image(
-    predictor: ODAMPredictor, explainer: Explainer, targets: Sequence[Target], path: Path, image: np.ndarray
+    predictor: ODAMPredictor,
+    explainer: Explainer,
+    targets: Sequence[Target],
+    path: Path,
+    image: np.ndarray,
+    attention_points: int = 0,
 ) -> Explained:
-    """Detect in one image and explain what was found."""
+    """Detect in one image and explain what was found; see :mod:`odam_d2.cli.attention_points`."""
     options = predictor.cfg.ODAM.EXPLAIN
     start = time.perf_counter()
     # Detections come in descending score.
@@ -143,7 +156,8 @@ def explain_image(
     detected = time.perf_counter()
     explanation = predictor.explanation(image, instances, trace, targets, explainer)
     explained = time.perf_counter()
-    return Explained(path, explanation, (detected - start, explained - detected))
+    places = place_maps(trace, attention_points) if attention_points else None
+    return Explained(path, explanation, (detected - start, explained - detected), places)
 
 
 def choose_targets(args: argparse.Namespace, settings: ExplainSettings) -> list[str]:
@@ -190,6 +204,8 @@ def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
     targets = choose_targets(args, ExplainSettings.from_options(cfg.ODAM.EXPLAIN))
     paths = find_images(args.input)
     predictor = ODAMPredictor(cfg)
+    if args.attention_points:
+        check_attends(predictor.model)
     # The layer once more, to be refused by methods that have none.
     explainer = predictor.make_explainer(layer=args.layer, progress=tell)
     resolved = predictor.resolve_targets(targets)
@@ -214,7 +230,7 @@ def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
         explained = overlap(
             share,
             read_image,
-            lambda path, image: explain_image(predictor, explainer, resolved, path, image),
+            lambda path, image: explain_image(predictor, explainer, resolved, path, image, args.attention_points),
             lambda path, image: results.prepare(image.as_results(), file_names[path]),
             AHEAD if worth_overlapping(cfg.MODEL.DEVICE) else 0,
         )
@@ -249,6 +265,7 @@ def run(argv: Sequence[str] | None) -> int:
     """Explain all images in as many processes as asked for."""
     args = parse_arguments(argv)
     check_processes(args)
+    check_count(args.attention_points)
     # One process may have the larger photographs: the others wait for it as long as it takes.
     options = {"machine_rank": args.machine_rank, "dist_url": args.dist_url, "timeout": timedelta(days=30)}
     return run_processes(run_process, (args,), args.num_gpus, args.num_machines, **options)

@@ -35,13 +35,42 @@ THUMBNAIL_SIDE = 320
 # Longest sides of photographs on a page or a sheet, and of the maps laid over them.
 PHOTO_SIDE, MAP_SIDE = 960, 200
 # Parts of a payload the page reads only when its image is opened, so that hundreds of images open at once.
-LAZY = ("photo", "maps")
+LAZY = ("photo", "maps", "place_maps")
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(height, width) scaled down so that the longer is at most ``side``."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceMaps:
+    """What places of an image attend to in a transformer's encoder: a grid of places, all of which can be clicked.
+
+    Args:
+        cells: (rows, columns) of equal parts of the image; place i * columns + j is the centre of part (i,j).
+        maps: rows * columns of them, (P,mh,mw) float in [0,1], spanning the image; a few dozen pixels are plenty.
+
+    Raises:
+        ValueError: another number of maps than places, or a map outside [0,1].
+    """
+
+    cells: tuple[int, int]
+    maps: np.ndarray
+
+    def __post_init__(self) -> None:
+        rows, columns = self.cells
+        if np.ndim(self.maps) != 3 or len(self.maps) != rows * columns or not len(self.maps):
+            raise ValueError(f"{rows} x {columns} places need as many maps (P,mh,mw), not {np.shape(self.maps)}")
+        check_heat(np.asarray(self.maps), "maps of places")
+
+    def tile(self) -> np.ndarray:
+        """All maps on one picture, each where its place is, (rows * mh, columns * mw)."""
+        rows, columns = self.cells
+        _, height, width = np.shape(self.maps)
+        tiles = np.asarray(self.maps).reshape(rows, columns, height, width)
+        return tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +87,7 @@ class ReportImage:
             be empty where D = 0.
         facts: short texts about this image, such as ``{"time": "0.31 s"}``.
         captions: target name -> D texts about its maps, such as another class's score.
+        places: what places of the image attend to; None where the page does not show it.
 
     Raises:
         ValueError: shapes that do not fit each other, numbers that are not finite, or a map outside [0,1].
@@ -71,6 +101,7 @@ class ReportImage:
     maps: Mapping[str, np.ndarray]
     facts: Mapping[str, str]
     captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    places: PlaceMaps | None = None
 
     def __post_init__(self) -> None:
         check_image(self.photo)
@@ -102,7 +133,8 @@ class ReportImage:
             A JSON object: ``name``, ``width``, ``height``, ``boxes``, ``labels``, ``scores``, ``targets``, ``map_size``
             (mh, mw), ``facts``, ``captions``, ``thumbnail`` and ``photo`` (base64 JPEG), and ``maps``: for each
             detection a base64 greyscale PNG of all targets' maps, one under the other in the order of ``targets``, 255
-            standing for 1.
+            standing for 1. Where there are places, also ``places``, their ``cells`` and ``map_size``, and
+            ``place_maps``, such a PNG of :meth:`PlaceMaps.tile`.
         """
         targets = list(self.maps)
         size = np.shape(next(iter(self.maps.values())))[1:] if targets else (0, 0)
@@ -121,6 +153,10 @@ class ReportImage:
             "photo": _base64(self.photo, "JPEG", quality=PHOTO_QUALITY),
             "maps": [self._tiled_maps(d) for d in range(len(self.labels))],
         }
+        if self.places is not None:
+            payload["places"] = {"cells": list(self.places.cells), "map_size": list(self.places.maps.shape[1:])}
+            # Hundreds of small maps: here bytes count for more than time.
+            payload["place_maps"] = _base64(_bytes_of(self.places.tile()), "PNG")
         return json.dumps(payload)
 
     def _thumbnail(self) -> np.ndarray:
@@ -137,7 +173,7 @@ class ReportImage:
         """One detection's maps, one under the other, as a PNG."""
         tiles = np.concatenate([np.asarray(maps[detection]) for maps in self.maps.values()])
         # The least compression: a third of the time for a tenth more bytes of the page.
-        return _base64(np.rint(np.clip(tiles, 0, 1) * 255).astype(np.uint8), "PNG", compress_level=1)
+        return _base64(_bytes_of(tiles), "PNG", compress_level=1)
 
 
 def write_report(
@@ -180,7 +216,7 @@ def page_image(number: int, payload: str) -> str:
         payload: made by :meth:`ReportImage.encode`.
     """
     summary = json.loads(payload)
-    lazy = {key: summary.pop(key) for key in LAZY}
+    lazy = {key: summary.pop(key) for key in LAZY if key in summary}
     return data_script(f"image-{number}", lazy) + data_script(f"summary-{number}", summary)
 
 
@@ -246,6 +282,11 @@ def data_script(identifier: str, data: Any) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="{identifier}">{text}</script>\n'
+
+
+def _bytes_of(heat: np.ndarray) -> np.ndarray:
+    """Heat in [0,1] as uint8, 255 standing for 1."""
+    return np.rint(np.clip(heat, 0, 1) * 255).astype(np.uint8)
 
 
 def _base64(image: np.ndarray, kind: str, **options: Any) -> str:

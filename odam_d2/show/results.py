@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, ReportImage, fit
+from odam_d2.show.page import MAP_SIDE, PHOTO_SIDE, PlaceMaps, ReportImage, fit
 from odam_d2.show.parts import PageParts, finish_parts
 from odam_d2.show.records import append_entry, join_entries, read_entries, read_run
 from odam_d2.show.sheets import CELL_SIDE, contact_sheet
@@ -44,6 +44,7 @@ class ExplainedImage:
         seconds_detection: time to detect.
         seconds_maps: time to make all maps.
         captions: target -> D texts that stand on its maps, such as another class's score.
+        places: what places of the image attend to, for the page.
     """
 
     file: Path
@@ -60,6 +61,7 @@ class ExplainedImage:
     seconds_detection: float
     seconds_maps: float
     captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    places: PlaceMaps | None = None
 
     @property
     def number_of_maps(self) -> int:
@@ -225,6 +227,7 @@ def _page_of(explained: ExplainedImage, photo: np.ndarray, boxes: np.ndarray) ->
         maps=shown,
         facts=facts,
         captions=explained.captions,
+        places=explained.places,
     )
 
 
