@@ -17,7 +17,7 @@ from odam_d2.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 # Pages that a test module of their own walks.
-PAGES_WITH_TESTS = ("people", "transformers", "your_data", "your_detector")
+PAGES_WITH_TESTS = ("clip", "people", "transformers", "your_data", "your_detector")
 OWN_TESTS = {f"docs/{name}.md": f"tests/docs/test_{name}.py" for name in PAGES_WITH_TESTS}
 # What a page's command says -> what the test says instead.
 SMALLER = {
