@@ -113,7 +113,7 @@ def _add_models(cfg: CfgNode) -> None:
     cfg.MODEL.TRANSFORMERS.CONFIG = ""
     # Without background; 0: as that config says.
     cfg.MODEL.TRANSFORMERS.NUM_CLASSES = 0
-    # META_ARCHITECTURE ODAMGrounded: what to look for, phrases that end in a full stop: "a bottle. a banana."
+    # ODAMGrounded and ODAMOWL: what to look for, phrases that end in a full stop: "a bottle. a banana."
     cfg.MODEL.TRANSFORMERS.TEXT = ""
     # Detections score more than this. These detectors know no threshold and no NMS when they are evaluated.
     cfg.MODEL.TRANSFORMERS.SCORE_THRESH_TEST = 0.0

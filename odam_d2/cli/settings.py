@@ -9,6 +9,8 @@ from odam_d2.data.own import add_datasets, is_described
 from odam_d2.data.same_classes import check_same_classes
 from odam_d2.modeling.config_check import check_config
 
+# Detectors whose classes are the phrases of a text.
+PHRASES = ("ODAMGrounded", "ODAMOWL")
 # Options that are short for a key of the config.
 SHORT_FOR = {
     "method": "METHOD",
@@ -44,10 +46,10 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         if value is not None:
             cfg.ODAM.EXPLAIN[key] = value
     if vars(args).get("text") is not None:
-        if cfg.MODEL.META_ARCHITECTURE != "ODAMGrounded":
+        if cfg.MODEL.META_ARCHITECTURE not in PHRASES:
             raise ValueError(
                 f"--text says what to look for, and {cfg.MODEL.META_ARCHITECTURE} has classes of its own; leave it "
-                "out, or use a config with ODAMGrounded"
+                f"out, or use a config with {' or '.join(PHRASES)}"
             )
         cfg.MODEL.TRANSFORMERS.TEXT = args.text
     check_config(cfg)

@@ -9,11 +9,13 @@ from odam_d2.modeling.rcnn.rcnn import ODAMRCNN
 from odam_d2.modeling.rcnn.roi_heads import ODAMCascadeROIHeads, ODAMRes5ROIHeads, ODAMROIHeads
 from odam_d2.modeling.transformers.detector import ODAMDETR
 from odam_d2.modeling.transformers.grounded import ODAMGrounded
+from odam_d2.modeling.transformers.owl import ODAMOWL
 
 __all__ = [
     "ODAMDETR",
     "ODAMFCOS",
     "ODAMGrounded",
+    "ODAMOWL",
     "ODAMRCNN",
     "ODAMRPN",
     "ODAMCascadeROIHeads",

@@ -75,7 +75,7 @@ def check_explainable(model: nn.Module) -> ExplainableDetector:
     if not isinstance(model, ExplainableDetector):
         raise ValueError(
             f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet, "
-            "ODAMRCNN, ODAMDETR or ODAMGrounded, or give your own detector what "
+            "ODAMRCNN, ODAMDETR, ODAMGrounded or ODAMOWL, or give your own detector what "
             "odam_d2.modeling.ExplainableDetector asks for"
         )
     # What its parts cannot do, it says when they are looked at.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers, without_place
 from odam_d2.modeling.nms import detector_nms
 from odam_d2.modeling.transformers.families import family_of
-from odam_d2.modeling.transformers.library import DETECTORS, GROUNDED, build_network, read_weights
+from odam_d2.modeling.transformers.library import DETECTORS, build_network, read_weights
 from odam_d2.modeling.transformers.observation import QueryObservation
 from odam_d2.modeling.transformers.parts import freeze_stages, transformer_groups
 from odam_d2.modeling.transformers.recording import (
@@ -55,6 +55,8 @@ class ODAMDETR(nn.Module):
 
     # At which an NMS that compares maps looks at all candidates.
     batched_layer = "fpn"
+    # See :attr:`odam_d2.modeling.transformers.families.Family.architecture`.
+    architecture = "ODAMDETR"
     # What its networks are made by.
     kind = DETECTORS
 
@@ -72,9 +74,10 @@ class ODAMDETR(nn.Module):
     ):
         super().__init__()
         self.family = family_of(network)
-        if self.family.text != (self.kind == GROUNDED):
-            other = "ODAMGrounded" if self.family.text else "ODAMDETR"
-            raise ValueError(f"{self.family.title} is no network for {type(self).__name__}; use {other}")
+        if self.family.architecture != self.architecture:
+            raise ValueError(
+                f"{self.family.title} is no network for {type(self).__name__}; use {self.family.architecture}"
+            )
         network.set_attn_implementation("eager")
         self.network = network
         labels = network.config.id2label

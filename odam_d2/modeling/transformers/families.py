@@ -22,6 +22,7 @@ class Family:
             detections are kept. Only where a query may be several objects.
         dense: every query attends to every cell of one map; else to a few points of several.
         text: its classes are phrases of a text that comes with the image.
+        tokens: its logits are those of the text's tokens; else of the phrases.
         backbone: name of what gives the stages and their masks.
         encoder_output: what its output calls the feature maps.
     """
@@ -36,8 +37,16 @@ class Family:
     as_many_as_queries: bool = False
     dense: bool = False
     text: bool = False
+    tokens: bool = False
     backbone: str = "backbone"
     encoder_output: str = "last_hidden_state"
+
+    @property
+    def architecture(self) -> str:
+        """Which of odam_d2's detectors its networks are for."""
+        if not self.text:
+            return "ODAMDETR"
+        return "ODAMGrounded" if self.tokens else "ODAMOWL"
 
 
 _REAL_TIME = {
@@ -57,6 +66,7 @@ _GROUNDED = {
     "projections": "input_proj_vision",
     "selection": "encoder_output_class_embed",
     "text": True,
+    "tokens": True,
     "backbone": "backbone.conv_encoder",
     "encoder_output": "last_hidden_state_vision",
 }
@@ -69,6 +79,7 @@ FAMILIES = {
     "d_fine": Family("D-FINE", **_REAL_TIME),
     "grounding-dino": Family("GroundingDINO", **_GROUNDED),
     "mm-grounding-dino": Family("MM-GroundingDINO", **_GROUNDED),
+    "owlv2": Family("OWLv2", False, True, False, 1, projections="", text=True),
 }
 
 

@@ -37,6 +37,7 @@ class ODAMGrounded(ODAMDETR):
         ValueError: a text without phrases, with one that the tokenizer does not know, or that is too long.
     """
 
+    architecture = "ODAMGrounded"
     kind = GROUNDED
 
     @configurable

@@ -126,7 +126,7 @@ class QueryObservation(Observation):
             pixels=self.pixels(image),
             attends=True,
             attention=self._attention(own),
-            tokens=self._logits[image][places] if self.detector.family.text else None,
+            tokens=self._logits[image][places] if self.detector.family.tokens else None,
         )
 
     def _attention(self, own: Recording) -> Attention | None:
