@@ -16,7 +16,7 @@ COMMANDS = {
     "errors": "sort the errors of a detector, and show what misled it",
     "attention": "compare maps with where people looked, from their eye fixations",
     "trust": "make questionnaires about which maps people trust, and read the answers",
-    "figures": "make figures of the paper: detectors without and with ODAM-Train side by side",
+    "figures": "make figures of the paper from detectors and images of your own",
     "clip": "show why CLIP finds photographs and texts alike",
     "show-attention": "show where a student learns from its teacher, level by level",
     "sanity": "check that maps depend on the weights and on the detection they explain",
