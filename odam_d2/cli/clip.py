@@ -20,7 +20,8 @@ from odam_d2.modeling.clip.similarity import FITS, ImageTextModel, Similarity, e
 from odam_d2.modeling.explainable import check_layers
 from odam_d2.show.page import fit
 from odam_d2.show.results import ExplainedImage, save_raw_maps
-from odam_d2.show.sheets import CELL_SIDE, contact_sheet
+from odam_d2.show.sheets import CELL_SIDE
+from odam_d2.show.similarities import similarity_sheet
 
 DEFAULT_METHODS = ("odam", "gradcam")
 
@@ -72,9 +73,8 @@ def draw(results: ExplainedImage) -> np.ndarray:
     """The sheet of a photograph, (hs,ws,3) uint8 RGB."""
     size = fit(results.image.shape[:2], CELL_SIDE)
     maps = {METHODS[method].title: own(size) for method, own in results.pictures.items()}
-    meanings = {METHODS[method].title: f"the cosine, at {results.levels[0]}" for method in results.pictures}
     labels = [f"{text} {cosine:.3f}" for text, cosine in zip(results.class_names, results.scores.tolist())]
-    return contact_sheet(results.image, results.boxes, labels, maps, meanings)
+    return similarity_sheet(results.image, labels, maps, f"why they are alike, at {results.levels[0]}")
 
 
 def run(argv: Sequence[str] | None) -> int:

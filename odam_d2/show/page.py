@@ -28,7 +28,7 @@ from odam_d2.show.overlays import (
     check_image,
     draw_detection,
 )
-from odam_d2.show.words import NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
+from odam_d2.show.words import NO_ATTENTION, NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
 THUMBNAIL_SIDE = 320
@@ -253,7 +253,7 @@ def page_end(
         "title": title,
         "details": {key: str(value) for key, value in details.items()},
         "meanings": dict(meanings),
-        "words": {"none": NO_DETECTIONS, "low": NO_SUPPORT, "high": STRONGEST},
+        "words": {"none": NO_DETECTIONS, "low": NO_SUPPORT, "unattended": NO_ATTENTION, "high": STRONGEST},
         "palette": [f"rgb{colour}" for colour in PALETTE],
         "lut": LUT.tolist(),
         "opacity": OPACITY,

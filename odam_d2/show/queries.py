@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 
 from odam_d2.show.overlays import BLACK, PALETTE, WHITE, check_image, draw_detection, load_font, overlay
 from odam_d2.show.sheets import boxes_in_cell, fit_cell, resize_heat, stack_cells, widen
-from odam_d2.show.words import NO_SUPPORT, STRONGEST, TARGET_MEANINGS
+from odam_d2.show.words import NO_ATTENTION, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 # What the two ends of the colours mean where attention is shown.
-ATTENTION_ENDS = ("0 = no attention", STRONGEST)
+ATTENTION_ENDS = (NO_ATTENTION, STRONGEST)
 # Of a point, in pixels of a cell.
 RADIUS = 6
 

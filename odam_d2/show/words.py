@@ -15,6 +15,8 @@ TARGET_MEANINGS = {
 }
 # A map shows what speaks for its target alone: what speaks against it is 0 as well.
 NO_SUPPORT, STRONGEST = "0 = no support", "1 = strongest in this map"
+# Where a map shows attention instead.
+NO_ATTENTION = "0 = no attention"
 NO_DETECTIONS = "no detections above the threshold"
 
 

@@ -12,7 +12,17 @@ from odam_d2.cli.main import COMMANDS, main
 
 MODULES = {path.stem for path in Path("odam_d2/cli").glob("*.py")} - {"__init__", "__main__"}
 # What commands share is none.
-MODULES -= {"arguments", "common", "explain_report", "main", "memory", "overlap", "processes", "settings"}
+MODULES -= {
+    "arguments",
+    "attention_points",
+    "common",
+    "explain_report",
+    "main",
+    "memory",
+    "overlap",
+    "processes",
+    "settings",
+}
 # Fronts whose names are older than those of the commands.
 NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity", "train_net": "train"}
 # The others are no commands of odam.
