@@ -15,6 +15,12 @@ from odam_d2.show.words import NO_ATTENTION, NO_SUPPORT, STRONGEST, TARGET_MEANI
 
 # What the two ends of the colours mean where attention is shown.
 ATTENTION_ENDS = (NO_ATTENTION, STRONGEST)
+# Of the columns of the second row.
+DECODER_TITLES = (
+    ("(b) detection", "of one query"),
+    ("decoder", "what the query attends to"),
+    ("(c) GAME", "relevance for the class score"),
+)
 # Of a point, in pixels of a cell.
 RADIUS = 6
 
@@ -65,21 +71,18 @@ def query_figure(
         for i, (heat, number) in enumerate(zip(point_maps, numbers))
     ]
     encoder = [mark(widen(photo), spots, numbers), *asked]
-    encoder_titles = [("(a) locations", "of which the encoder is asked")]
-    encoder_titles += [(f"location {number}", "what it attends to") for number in numbers]
+    looks = [(f"location {number}", "what it attends to") for number in numbers]
+    encoder_titles = [("(a) locations", "of which the encoder is asked"), *looks]
     decoder = [draw_detection(widen(photo), placed, label, PALETTE[0]), covered(attention), covered(game)]
-    decoder_titles = [("(b) detection", "of one query"), ("decoder", "what the query attends to")]
-    decoder_titles += [("(c) GAME", "relevance for the class score")]
     odam = [covered(heat) for heat in maps.values()]
-    odam_titles = [(name, TARGET_MEANINGS.get(name, "")) for name in maps]
-    odam_titles = [(f"(d) {name}" if not i else name, meaning) for i, (name, meaning) in enumerate(odam_titles)]
-    return stack_pictures(
-        [
-            stack_cells([encoder], encoder_titles, ATTENTION_ENDS),
-            stack_cells([decoder], decoder_titles, ATTENTION_ENDS),
-            stack_cells([odam], odam_titles, (NO_SUPPORT, STRONGEST)),
-        ]
-    )
+    names = [f"{'' if i else '(d) '}{name}" for i, name in enumerate(maps)]
+    odam_titles = [(name, TARGET_MEANINGS.get(target, "")) for name, target in zip(names, maps)]
+    sheets = [
+        stack_cells([encoder], encoder_titles, ATTENTION_ENDS),
+        stack_cells([decoder], DECODER_TITLES, ATTENTION_ENDS),
+        stack_cells([odam], odam_titles, (NO_SUPPORT, STRONGEST)),
+    ]
+    return stack_pictures(sheets)
 
 
 def mark(picture: np.ndarray, points: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
