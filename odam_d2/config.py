@@ -124,8 +124,9 @@ def _add_explanation(cfg: CfgNode) -> None:
     # ---- Explanations. How ODAM smooths gradients (its Phi): "none" as in the paper's numbers, "gaussian" as in its
     # figures, with a width adapted to each object.
     cfg.ODAM.EXPLAIN = CfgNode()
-    # "odam", or to compare "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++", "drise"; of transformers
-    # whose queries attend to every cell (DETR, Conditional DETR) also "attention", "rollout", "game".
+    # "odam", or to compare "gradcam", "gradcam++", "hirescam", "layercam", "ssgradcam++", "drise"; of two-stage
+    # detectors also "bbam"; of transformers whose queries attend to every cell (DETR, Conditional DETR) also
+    # "attention", "rollout", "game".
     cfg.ODAM.EXPLAIN.METHOD = "odam"
     # "fpn": the level a detection comes from; "roi_pool" of two-stage detectors; a stage of the backbone, as "res4". Of
     # transformers, "fpn" is the last stage; they also have "projection" and "encoder" ("encoder4", ... by stride).
@@ -139,6 +140,10 @@ def _add_explanation(cfg: CfgNode) -> None:
     # The method "drise": masks an image, and masked images that go through the detector at a time.
     cfg.ODAM.EXPLAIN.DRISE_MASKS = 5000
     cfg.ODAM.EXPLAIN.DRISE_BATCH = 8
+    # The method "bbam" of two-stage detectors: steps in which each mask is optimised, and what an image shows where it
+    # is hidden: "mean" (the colour MODEL.PIXEL_MEAN) or "blurred".
+    cfg.ODAM.EXPLAIN.BBAM_STEPS = 300
+    cfg.ODAM.EXPLAIN.BBAM_OUTSIDE = "mean"
     # "odam explain" explains detections that score at least this much, and at most so many an image.
     cfg.ODAM.EXPLAIN.CONFIDENCE_THRESHOLD = 0.5
     cfg.ODAM.EXPLAIN.MAX_INSTANCES = 10

@@ -161,7 +161,10 @@ class ODAMPredictor(DefaultPredictor):
         return {"image": self.network_input(image_bgr), "height": height, "width": width}
 
     def observe(
-        self, images: Sequence[np.ndarray], layers: Sequence[str] = ("fpn",), places_of: Observation | None = None
+        self,
+        images: Sequence[np.ndarray],
+        layers: Sequence[str] = ("fpn",),
+        places_of: Observation | Sequence[Tensor] | None = None,
     ) -> Observation:
         """One forward pass over some images, for everything there is to ask.
 
@@ -215,13 +218,15 @@ class ODAMPredictor(DefaultPredictor):
             instances: which detections: a class name, positions, a mask such as ``scores > 0.5``, or a function that
                 is given the detections and returns one of these; default all.
             method: ``odam``, or to compare ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``ssgradcam++``,
-                ``attention``, ``rollout``, ``game`` (transformers such as DETR) or ``drise``. The last runs the
-                detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images, which takes
-                minutes, and explains box and class together: its only target is ``class_score``.
+                ``attention``, ``rollout``, ``game`` (transformers such as DETR), ``drise`` or ``bbam``. The last two
+                take minutes. ``drise`` runs the detector on ``ODAM.EXPLAIN.DRISE_MASKS`` masked images and explains
+                box and class together: its only target is ``class_score``. ``bbam``, for two-stage detectors,
+                optimises a mask for each detection and target in ``ODAM.EXPLAIN.BBAM_STEPS`` steps; it has no
+                ``class_logit``.
             layer: ``fpn``, ``roi_pool`` (two-stage detectors) or a stage of the backbone such as ``res4``.
             smoothing: of ODAM's gradients, ``none`` or ``gaussian``.
             path: ``exact``, ``batched`` or ``auto``, see :class:`odam_d2.explain.GradientExplainer`.
-            progress: told (masks done, masks in all) by ``drise``.
+            progress: told (masks or steps done, and in all) by ``drise`` and ``bbam``.
 
         What is not said is as in :attr:`settings`.
 
@@ -325,7 +330,7 @@ class ODAMPredictor(DefaultPredictor):
         settings = replace(self.settings, **said)
         kind = METHODS[settings.method].kind
         if kind != "gradients" and said.keys() - {"method"}:
-            does = "runs the whole detector" if kind == "masks" else "looks at attention"
+            does = "looks at attention" if kind == "attention" else "runs the whole detector"
             raise ValueError(f"{settings.method} {does}: it has no layers, smoothing and paths to choose from")
         explainer = make_explainer(settings, self.model, progress)
         self.check_layers((explainer.layer,))

@@ -161,9 +161,9 @@ def explain_image(
 
 
 def choose_targets(args: argparse.Namespace, settings: ExplainSettings) -> list[str]:
-    """The targets that the command line asks for, else those that the method has."""
+    """The targets that the command line asks for, else all, or the first of a method that takes long for each."""
     own = METHODS[settings.method].targets
-    targets = args.targets or [target for target in DEFAULT_TARGETS if own is None or target in own]
+    targets = args.targets or (DEFAULT_TARGETS if own is None else own[:1])
     check_targets(targets)
     check_method_targets(settings.method, targets)
     return targets
@@ -193,10 +193,11 @@ def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
     """One process of the run: its share of the images; the exit code is 0 where the folder has at least one."""
     start = time.perf_counter()
     images = progress.add_task("explaining", total=None)
-    masks = progress.add_task("masks of D-RISE", total=None, visible=False)
+    within = progress.add_task("", total=None, visible=False)
 
     def tell(done: int, total: int) -> None:
-        progress.update(masks, completed=done, total=total, visible=True)
+        what = METHODS[explainer.settings.method].counts
+        progress.update(within, description=what, completed=done, total=total, visible=True)
 
     # Mistakes that cost nothing to find come before the weights are read.
     cfg = read_config(args)

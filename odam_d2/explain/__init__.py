@@ -3,8 +3,10 @@
 from odam_d2.explain.attention.explainer import AttentionExplainer, location_attention
 from odam_d2.explain.build import make_explainer
 from odam_d2.explain.explainer import Explainer, GradientExplainer, combine, explain, explain_together
+from odam_d2.explain.masks.bbam import BBAM
 from odam_d2.explain.masks.black_box import BlackBoxExplainer
 from odam_d2.explain.masks.drise import DRISE, DRISEState, drise_heat_maps
+from odam_d2.explain.masks.region_masks import BBAMExplainer
 from odam_d2.explain.methods import (
     GRADIENT_METHODS,
     METHODS,
@@ -25,6 +27,7 @@ from odam_d2.explain.targets import (
 )
 
 __all__ = [
+    "BBAM",
     "DRISE",
     "DRISEState",
     "GRADIENT_METHODS",
@@ -34,6 +37,7 @@ __all__ = [
     "TARGETS",
     "TRACE_METHODS",
     "AttentionExplainer",
+    "BBAMExplainer",
     "BlackBoxExplainer",
     "ExplainSettings",
     "Explainer",

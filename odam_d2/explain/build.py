@@ -4,6 +4,7 @@ from odam_d2.explain.attention.explainer import AttentionExplainer
 from odam_d2.explain.explainer import Explainer, GradientExplainer
 from odam_d2.explain.masks.black_box import BlackBoxExplainer, Observer
 from odam_d2.explain.masks.drise import Progress
+from odam_d2.explain.masks.region_masks import BBAMExplainer
 from odam_d2.explain.methods import METHODS
 from odam_d2.explain.settings import ExplainSettings
 
@@ -16,10 +17,10 @@ def make_explainer(
     Args:
         settings: how to explain.
         detector: for methods that ask it about perturbed images; others need traces alone.
-        progress: told (masks done, masks in all) by such methods.
+        progress: told (masks or steps done, and in all) by such methods.
 
     Raises:
-        ValueError: such a method without a detector.
+        ValueError: such a method without a detector, or one of two-stage detectors with another.
     """
     kind = METHODS[settings.method].kind
     if kind == "gradients":
@@ -28,4 +29,6 @@ def make_explainer(
         return AttentionExplainer(settings)
     if detector is None:
         raise ValueError(f"{settings.method} asks the detector about masked images; it needs the detector")
+    if kind == "region_masks":
+        return BBAMExplainer(detector, settings, progress)
     return BlackBoxExplainer(detector, settings, progress)

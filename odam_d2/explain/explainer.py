@@ -285,10 +285,11 @@ def explain(trace: Trace, targets: Sequence[Target], explainer: Explainer) -> di
     """
     explainer.check(targets)
     named = name_targets(targets)
-    needed = {name: target for name, target in named.items() if target != "combined"}
-    if "combined" in named:
+    by_parts = "combined" in named and not METHODS[explainer.settings.method].own_combined
+    needed = {name: target for name, target in named.items() if target != "combined" or not by_parts}
+    if by_parts:
         needed |= {part: part for part in COMBINED_PARTS}
     maps = {name: explainer(trace, target) for name, target in needed.items()}
-    if "combined" in named:
+    if by_parts:
         maps["combined"] = combine([maps[part] for part in COMBINED_PARTS])
     return {name: maps[name] for name in named}

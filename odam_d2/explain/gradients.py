@@ -205,6 +205,17 @@ def row_gradients(output: Tensor, values: Sequence[Tensor], create_graph: bool =
     )
 
 
+def loss_gradient(loss: Tensor, values: Tensor) -> Tensor:
+    """d(loss)/d(values), after which the graph is gone; no ``.grad`` of a weight behind it is touched.
+
+    Args:
+        loss: a scalar.
+        values: what it was worked out from.
+    """
+    (gradient,) = torch.autograd.grad(loss, values)
+    return gradient
+
+
 def _grad(outputs: Sequence[Tensor], source: Tensor, weights: Sequence[Tensor], create_graph: bool = False) -> Tensor:
     """d(sum of weighted outputs)/d(source); zero where they are not connected. Works under ``no_grad`` too."""
     (gradient,) = torch.autograd.grad(

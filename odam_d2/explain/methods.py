@@ -21,24 +21,29 @@ class Method:
         title: what people read.
         source: where it was published.
         kind: ``gradients``: from a trace, at a layer. ``masks``: the detector is asked about perturbed images, and has
-            no layers and no paths to choose from. ``attention``: from what a transformer's queries attend to; likewise.
+            no layers and no paths to choose from. ``region_masks``: likewise, about one region of them. ``attention``:
+            from what a transformer's queries attend to, likewise without layers and paths.
         weighting: smoothing -> how gradients become weights; for ``gradients``.
         batchable: whether all predictions of an image can be explained together (where nothing is smoothed).
         targets: names it can explain; None for all.
         meanings: target -> what its map answers, where that is not what it says for other methods.
         flow: from attention matrices to what queries draw from cells; for ``attention``.
         by_gradient: whether ``flow`` takes attention weighed with the gradient of the target.
+        own_combined: whether it explains ``combined`` by itself, and not by the maximum of the maps of its parts.
+        counts: what takes its time, for people who wait.
     """
 
     title: str
     source: str
-    kind: Literal["gradients", "masks", "attention"] = "gradients"
+    kind: Literal["gradients", "masks", "region_masks", "attention"] = "gradients"
     weighting: Mapping[str, Weighting] = field(default_factory=dict)
     batchable: bool = False
     targets: tuple[str, ...] | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)
     flow: Flow | None = None
     by_gradient: bool = False
+    own_combined: bool = False
+    counts: str = ""
 
 
 def _unsmoothed(weighting: Weighting) -> dict[str, Weighting]:
@@ -75,6 +80,24 @@ METHODS: dict[str, Method] = {
         targets=("class_score",),
         # It compares whole detections, box and class, whatever its only target is called.
         meanings={"class_score": "why this box with this class"},
+        counts="masks of D-RISE",
+    ),
+    "bbam": Method(
+        "BBAM",
+        "Lee et al., CVPR 2021",
+        kind="region_masks",
+        # The paper's two heads together, the class head alone, and the box head side by side.
+        targets=("combined", "class_score", "x1", "y1", "x2", "y2"),
+        meanings={
+            "combined": "the least that keeps class and box",
+            "class_score": "the least that keeps the class",
+            "x1": "the least that keeps the left side",
+            "y1": "the least that keeps the top side",
+            "x2": "the least that keeps the right side",
+            "y2": "the least that keeps the bottom side",
+        },
+        own_combined=True,
+        counts="steps of BBAM",
     ),
     "attention": Method(
         "Attention",
@@ -96,7 +119,7 @@ METHODS: dict[str, Method] = {
 }
 GRADIENT_METHODS = tuple(name for name, method in METHODS.items() if method.kind == "gradients")
 # Those that need a trace alone.
-TRACE_METHODS = tuple(name for name, method in METHODS.items() if method.kind != "masks")
+TRACE_METHODS = tuple(name for name, method in METHODS.items() if method.kind in ("gradients", "attention"))
 
 
 def check_methods(methods: Sequence[str], valid: Sequence[str] = tuple(METHODS)) -> None:
@@ -120,10 +143,13 @@ def check_method_targets(method: str, targets: Sequence[Target]) -> None:
     Raises:
         ValueError: names the target and those that the method has.
     """
-    own = METHODS[method]
+    own = METHODS[method].targets
     for target in targets:
-        if own.targets is not None and target not in own.targets:
+        if own is None or target in own:
+            continue
+        if len(own) == 1:
             raise ValueError(
                 f"{method} explains a detection as a whole, its box and its class together; its only target is "
-                f"{', '.join(own.targets)}, not {target_name(target)!r}"
+                f"{own[0]}, not {target_name(target)!r}"
             )
+        raise ValueError(f"{method} has no target {target_name(target)!r}; its targets are {', '.join(own)}")

@@ -6,6 +6,8 @@ from typing import Any
 from odam_d2.explain.methods import METHODS, SMOOTHINGS, check_methods
 
 PATHS = ("exact", "batched", "auto")
+# What an image that BBAM masks shows where it is hidden: the colour that the detector subtracts, or a blurred image.
+OUTSIDES = ("mean", "blurred")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class ExplainSettings:
         drise_masks: of D-RISE, an image.
         drise_batch: masked images that go through the detector at a time.
         drise_seed: of D-RISE's masks.
+        bbam_steps: of the optimisation of each of BBAM's masks.
+        bbam_outside: what it shows instead of what it hides, ``mean`` (the colour that the detector subtracts from its
+            images) or ``blurred``.
 
     Raises:
         ValueError: an unknown name (the valid ones are listed) or a number out of its range.
@@ -34,6 +39,8 @@ class ExplainSettings:
     drise_masks: int = 5000
     drise_batch: int = 8
     drise_seed: int = 0
+    bbam_steps: int = 300
+    bbam_outside: str = "mean"
 
     def __post_init__(self) -> None:
         check_methods([self.method])
@@ -43,7 +50,9 @@ class ExplainSettings:
             raise ValueError(f"unknown path {self.path!r}; valid paths are {', '.join(PATHS)}")
         if not self.memory > 0:
             raise ValueError(f"memory is {self.memory} GiB; it must be more than 0")
-        for name, least in (("drise_masks", 1), ("drise_batch", 1), ("drise_seed", 0)):
+        if self.bbam_outside not in OUTSIDES:
+            raise ValueError(f"unknown bbam_outside {self.bbam_outside!r}; valid values are {', '.join(OUTSIDES)}")
+        for name, least in (("drise_masks", 1), ("drise_batch", 1), ("drise_seed", 0), ("bbam_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least {least} is needed")
 
@@ -65,12 +74,17 @@ class ExplainSettings:
             memory=options.MEMORY,
             drise_masks=options.DRISE_MASKS,
             drise_batch=options.DRISE_BATCH,
+            bbam_steps=options.BBAM_STEPS,
+            bbam_outside=options.BBAM_OUTSIDE,
         )
 
     def describe(self) -> dict[str, Any]:
         """What of the settings has an influence on the maps, for the record of a run."""
-        if METHODS[self.method].kind == "masks":
+        kind = METHODS[self.method].kind
+        if kind == "masks":
             return {"method": self.method, "masks": self.drise_masks, "seed": self.drise_seed}
-        if METHODS[self.method].kind == "attention":
+        if kind == "region_masks":
+            return {"method": self.method, "steps": self.bbam_steps, "outside": self.bbam_outside}
+        if kind == "attention":
             return {"method": self.method}
         return {"method": self.method, "layer": self.layer, "smoothing": self.smoothing, "path": self.path}

@@ -44,7 +44,7 @@ class ExplainableDetector(Protocol):
         self,
         batched_inputs: Sequence[dict[str, Any]],
         layers: Sequence[str] = ("fpn",),
-        places_of: "Observation | None" = None,
+        places_of: "Observation | Sequence[Tensor] | None" = None,
     ) -> "Observation":
         """One forward pass in evaluation mode, for everything there is to ask. The detector is left as it was found.
 
@@ -52,11 +52,14 @@ class ExplainableDetector(Protocol):
         little through the padding.
 
         Args:
-            batched_inputs: as Detectron2's models take them: ``image`` (3,h,w), ``height``, ``width``.
+            batched_inputs: as Detectron2's models take them: ``image`` (3,h,w), ``height``, ``width``. Where an image
+                requires a gradient and there are layers, all that is traced has a graph down to its pixels.
             layers: at which predictions will be explained; () for none, which records no graph.
             places_of: an observation of the same images, perhaps with other weights or by another detector, whose
                 places are to be looked at: a two-stage detector takes its regions, a transformer the locations that
-                became queries, a dense one has the same anyway.
+                became queries, a dense one has the same anyway. Or, of a two-stage detector, the regions themselves:
+                for each image what every stage pools, (R,S,4), XYXY in network-input pixels, such as
+                ``trace.regions.stage_boxes``.
 
         Raises:
             ValueError: an unknown layer, or places that this detector does not have.

@@ -58,13 +58,13 @@ def observe_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) 
     """A forward pass of the backbone that leaves feature maps behind, of each image its own.
 
     Without layers nothing is recorded. Without bottom-up stages among them the backbone's outputs are leaves and
-    nothing below them is recorded. With them, the whole backbone is recorded, because a stage acts on the detections
-    through the stages above it too, and run for each image by itself, because a graph cannot be cut into images
-    afterwards.
+    nothing below them is recorded, unless gradients by the pixels are wanted. With them, the whole backbone is
+    recorded, because a stage acts on the detections through the stages above it too, and run for each image by itself,
+    because a graph cannot be cut into images afterwards.
 
     Args:
         backbone: the detector's backbone.
-        images: (N,3,H,W).
+        images: (N,3,H,W); if they require a gradient, the backbone is recorded down to them.
         layers: layers to explain at.
 
     Returns:
@@ -72,10 +72,11 @@ def observe_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) 
     """
     strides = output_strides(backbone)
     wanted = [layer for layer in layers if layer not in HEAD_LAYERS and layer not in strides]
+    from_pixels = bool(layers) and images.requires_grad
     if not wanted:
-        with torch.no_grad():
+        with torch.set_grad_enabled(from_pixels):
             outputs = backbone(images)
-        if not layers:
+        if not layers or from_pixels:
             return ImageFeatures.of_batch(outputs, strides)
         rows = range(len(images))
         leaves = [{name: x[i : i + 1].detach().requires_grad_() for name, x in outputs.items()} for i in rows]
@@ -87,7 +88,7 @@ def observe_features(backbone: Backbone, images: Tensor, layers: Sequence[str]) 
         hook = backbone.bottom_up.register_forward_hook(lambda module, args, output, into=stages: into.update(output))
         try:
             # The image requires a gradient so that a graph is recorded even where all weights are frozen.
-            outputs = backbone(image[None].detach().requires_grad_())
+            outputs = backbone(image[None] if from_pixels else image[None].detach().requires_grad_())
         finally:
             hook.remove()
         features.append(ImageFeatures(outputs, {name: stages[name] for name in wanted}, strides))

@@ -261,7 +261,7 @@ def _sample_grid(grid: Grid, chosen: list[int], size: Size, extent: tuple[int, .
         return paste(maps, grid.boxes[chosen] * scale, *size)
     cells = grid.level_size or maps.shape[1:]
     for axis, (points, length, pixels) in enumerate(zip(size, cells, extent)):
-        weights = _bilinear_weights(points, length, pixels / grid.stride, maps)
+        weights = bilinear_weights(points, length, pixels / grid.stride, maps)
         if grid.origin is not None:
             # Only the cells of each patch: (n,points,side), zero where the patch hangs over the border.
             place = grid.origin[chosen, axis, None] + torch.arange(maps.shape[axis + 1], device=maps.device)
@@ -271,7 +271,7 @@ def _sample_grid(grid: Grid, chosen: list[int], size: Size, extent: tuple[int, .
     return maps
 
 
-def _bilinear_weights(points: int, cells: int, extent: float, like: Tensor) -> Tensor:
+def bilinear_weights(points: int, cells: int, extent: float, like: Tensor) -> Tensor:
     """What every cell contributes to every sample of linear interpolation, (points,cells).
 
     Args:

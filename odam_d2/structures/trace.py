@@ -3,9 +3,9 @@
 A *place* is where a detector predicts: a dense one at every (location, anchor), numbered over all levels; a two-stage
 one at its regions; a transformer at its queries. A prediction is a place and a class.
 
-Shapes: D predictions, K classes, R regions, C channels, (Hl,Wl) level or layer, P side of a pooled region, (H,W) padded
-network input, (h,w) network input before padding, (ho,wo) image as the user sees it. Boxes are XYXY in network-input
-pixels.
+Shapes: D predictions, K classes, R regions, S stages of a box head, C channels, (Hl,Wl) level or layer, P side of a
+pooled region, (H,W) padded network input, (h,w) network input before padding, (ho,wo) image as the user sees it. Boxes
+are XYXY in network-input pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,18 +37,23 @@ class Regions:
     Args:
         features: one (R,C,P,P) tensor for each stage of the box head, with graph; the last is the layer ``roi_pool``.
         rows: the pooled region of each prediction, (D,) int64; predictions of several classes can share one.
-        boxes: what the last stage pooled for each prediction, (D,4).
+        stage_boxes: what every stage pooled for each prediction, (D,S,4).
         paste: puts maps of regions back into an image; Detectron2's own mask-pasting operator.
     """
 
     features: tuple[Tensor, ...]
     rows: Tensor
-    boxes: Tensor
+    stage_boxes: Tensor
     paste: Paste
 
     def __repr__(self) -> str:
         pooled = ", ".join(str(tuple(x.shape)) for x in self.features)
         return f"Regions({len(self.rows)} predictions, pooled {pooled})"
+
+    @property
+    def boxes(self) -> Tensor:
+        """What the last stage pooled for each prediction, (D,4)."""
+        return self.stage_boxes[:, -1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

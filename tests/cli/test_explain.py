@@ -95,6 +95,23 @@ def test_drise_explains_whole_detections(photos, quick_weights, tmp_path, run):
     assert refused.code == 1 and "not 'x1'" in refused.err and len(refused.err.splitlines()) == 1
 
 
+def test_bbam_explains_both_heads_unless_asked_for_one(photos, quick_weights, tmp_path, run):
+    photo = photos / "photo 0.png"
+    words = command("faster_rcnn", quick_weights("faster_rcnn"), [photo], tmp_path / "out", "--method", "bbam")
+    opts = ["ODAM.EXPLAIN.BBAM_STEPS", "2", "ODAM.EXPLAIN.CONFIDENCE_THRESHOLD", "0.0"]
+    opts += ["ODAM.EXPLAIN.MAX_INSTANCES", "2"]
+    done = run(*words, *opts)
+    assert done.code == 0, done.err
+    run_facts = facts(tmp_path / "out")
+    assert run_facts["steps"] == 2 and run_facts["targets"] == ["combined"]
+    assert "the least that keeps class and box" in (tmp_path / "out" / "index.html").read_text()
+    raw = np.load(tmp_path / "out" / "maps" / "photo 0.npz")
+    assert 16 <= raw["stride"] <= 64 and raw["combined"].shape[0] == 2 and raw["combined"].max() <= 1
+    one = command("faster_rcnn", quick_weights("faster_rcnn"), [photo], tmp_path / "one", "--method", "bbam")
+    done = run(*one[:-3], "--targets", "x1", *one[-3:], *opts)
+    assert done.code == 0 and facts(tmp_path / "one")["targets"] == ["x1"], done.err
+
+
 def test_a_class_that_was_given_by_its_number_has_its_name_in_all_results(photos, quick_weights, tmp_path, run):
     words = command("fcos", quick_weights("fcos"), [photos / "photo 0.png"], tmp_path / "out")
     done = run(*words[:-3], "--targets", "class_score[16],class_logit[traffic light]", *words[-3:])
@@ -134,6 +151,11 @@ def test_same_name_in_two_folders_keeps_both(photos, quick_weights, tmp_path, ru
         (["--targets", "class_score[dgo]"], "the closest of its 80 classes are dog"),
         (["--method", "drise", "--targets", "class_score[dog]"], "not 'class_score[dog]'"),
         (["--method", "drise", "--layer", "res4"], "no layers"),
+        (["--method", "bbam"], "published for two-stage detectors, and ODAMFCOS pools none"),
+        (
+            ["--method", "bbam", "--targets", "class_logit"],
+            "bbam has no target 'class_logit'; its targets are combined",
+        ),
         (["--method", "lime"], "'lime'"),
         (["--layer", "res9"], "'res9'"),
         (["--max-instances", "0"], "--max-instances"),

@@ -89,7 +89,8 @@ def _told(settings: ExplanationSettings) -> dict[str, Any]:
         told |= {"protocol": settings.protocol, "steps": settings.steps}
     explain = settings.explain
     told |= {"layer": explain.layer, "smoothing": explain.smoothing, "path": explain.path}
-    return told | ({"drise_masks": explain.drise_masks} if "drise" in settings.methods else {})
+    told |= {"drise_masks": explain.drise_masks} if "drise" in settings.methods else {}
+    return told | ({"bbam_steps": explain.bbam_steps} if "bbam" in settings.methods else {})
 
 
 def _objects(counts: Mapping[str, Any]) -> str:

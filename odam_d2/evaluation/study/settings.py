@@ -93,9 +93,9 @@ class ExplanationSettings:
         map_folders: folders of maps that another tool made, each a method of its own with the folder's name. They hold
             ``<image id>_<annotation id>.npy``, float, of the image's size.
         metrics: names of :data:`METRICS`. The cheap ones are worked out in any case.
-        target: what gradient methods explain, see :func:`odam_d2.explain.resolve_target`. D-RISE has no target.
-        explain: how they explain it: layer, smoothing, path, and D-RISE's number of masks. Its method and seed are not
-            looked at. None: as the predictor does (``ODAM.EXPLAIN``).
+        target: what is explained, see :func:`odam_d2.explain.resolve_target`. D-RISE has no choice of targets.
+        explain: how they explain it: layer, smoothing, path, D-RISE's number of masks and BBAM's of steps. Its method
+            and seed are not looked at. None: as the predictor does (``ODAM.EXPLAIN``).
         iou_threshold: objects are explained whose detection has a larger IoU with them.
         score_threshold: and a higher score. The detector's own threshold applies before.
         protocol: of Deletion and Insertion, ``paper`` or ``authors``, see

@@ -1,4 +1,4 @@
-"""Where the maps that are evaluated come from: the explainers here, D-RISE, or files that another tool wrote.
+"""Where the maps that are evaluated come from: the explainers here, D-RISE, BBAM, or files that another tool wrote.
 
 Shapes: D explained detections, (h,w) image.
 """
@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from odam_d2.evaluation.study.settings import ExplanationSettings
-from odam_d2.explain import TRACE_METHODS, BlackBoxExplainer, DRISEState, explain_together, make_explainer
+from odam_d2.explain import (
+    METHODS,
+    TRACE_METHODS,
+    BBAMExplainer,
+    BlackBoxExplainer,
+    DRISEState,
+    explain_together,
+    make_explainer,
+)
 from odam_d2.files import open_atomically
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.structures import HeatMaps, Trace
@@ -71,20 +79,24 @@ def make_sources(
         settings: which, and how.
         batch: masked images that D-RISE runs at a time.
         output: folder for D-RISE's unfinished work.
-        progress: told of D-RISE's masks.
+        progress: told of D-RISE's masks and BBAM's steps.
 
     Raises:
-        ValueError: a layer that the detector does not have.
+        ValueError: a layer that the detector does not have, a target that a method does not have, or BBAM without a
+            two-stage detector.
         FileNotFoundError: a folder of maps does not exist.
     """
     predictor.check_layers((settings.explain.layer,))
     shared = _TraceMethods(predictor, settings)
-    own = [
-        TraceMaps(name, shared)
-        if name in TRACE_METHODS
-        else DRISEMaps(predictor, settings, batch, output / name, progress)
-        for name in settings.methods
-    ]
+
+    def make(name: str) -> MapSource:
+        if name in TRACE_METHODS:
+            return TraceMaps(name, shared)
+        if METHODS[name].kind == "region_masks":
+            return BBAMMaps(predictor, settings, progress)
+        return DRISEMaps(predictor, settings, batch, output / name, progress)
+
+    own = [make(name) for name in settings.methods]
     return [*own, *(FolderMaps(Path(folder)) for folder in settings.map_folders)]
 
 
@@ -126,9 +138,7 @@ class TraceMaps(MapSource):
 
     def maps(self, scene: Scene) -> Iterator[np.ndarray | None]:
         """Implements :class:`MapSource`."""
-        heat_maps = self._shared.maps(scene.trace)[self.name]
-        for row in range(len(scene.ids)):
-            yield heat_maps.to_image(rows=[row])[0].cpu().numpy()
+        yield from _one_by_one(self._shared.maps(scene.trace)[self.name])
 
     def forget(self, image_id: str) -> None:
         """Implements :class:`MapSource`."""
@@ -167,7 +177,7 @@ class DRISEMaps(MapSource):
         def after_batch(done: int, total: int) -> None:
             nonlocal saved
             if self._progress is not None:
-                self._progress("masks of D-RISE", done, total)
+                self._progress(METHODS[self.name].counts, done, total)
             if time.monotonic() - saved > SAVE_EVERY:
                 _save_state(path, state)
                 saved = time.monotonic()
@@ -179,12 +189,39 @@ class DRISEMaps(MapSource):
             if state.done:
                 _save_state(path, state)
             raise
-        for row in range(len(scene.ids)):
-            yield heat_maps.to_image(rows=[row])[0].cpu().numpy()
+        yield from _one_by_one(heat_maps)
 
     def forget(self, image_id: str) -> None:
         """Implements :class:`MapSource`."""
         (self._folder / f"{file_stem(image_id)}.pth").unlink(missing_ok=True)
+
+
+class BBAMMaps(MapSource):
+    """BBAM's maps, of the target that other methods explain: an optimisation for each object.
+
+    Args:
+        predictor: the detector.
+        settings: the target, and the number of steps.
+        progress: told after every step.
+
+    Raises:
+        ValueError: a detector without regions, or a target that BBAM does not have.
+    """
+
+    def __init__(self, predictor: ODAMPredictor, settings: ExplanationSettings, progress: Progress | None = None):
+        super().__init__("bbam")
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(METHODS[self.name].counts, done, total)
+
+        self._target = settings.target
+        self._explainer = BBAMExplainer(predictor.model, replace(settings.explain, method=self.name), tell)
+        self._explainer.check([self._target])
+
+    def maps(self, scene: Scene) -> Iterator[np.ndarray | None]:
+        """Implements :class:`MapSource`."""
+        yield from _one_by_one(self._explainer(scene.trace, self._target))
 
 
 class FolderMaps(MapSource):
@@ -263,6 +300,12 @@ def read_map(path: Path, size: tuple[int, int]) -> np.ndarray:
     if heat_map.shape != size:
         raise ValueError(f"{path} holds a map of size {heat_map.shape}; its image has size {size}")
     return heat_map
+
+
+def _one_by_one(heat_maps: HeatMaps) -> Iterator[np.ndarray]:
+    """Every map of an image in image pixels, (h,w), and no more than one of them at a time."""
+    for row in range(len(heat_maps)):
+        yield heat_maps.to_image(rows=[row])[0].cpu().numpy()
 
 
 def _load_state(path: Path, boxes: Tensor) -> DRISEState:

@@ -91,7 +91,7 @@ class ExplainableDense(DenseDetector):
         self,
         batched_inputs: Sequence[dict[str, Any]],
         layers: Sequence[str] = ("fpn",),
-        places_of: Observation | None = None,
+        places_of: Observation | Sequence[Tensor] | None = None,
     ) -> DenseObservation:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`."""
         check_layers(layers, self.layers)

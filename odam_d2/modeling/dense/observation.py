@@ -53,7 +53,7 @@ class DenseObservation(Observation):
         places_of: see :class:`odam_d2.modeling.explainable.ExplainableDetector`.
 
     Raises:
-        ValueError: another number of places than ``places_of`` has.
+        ValueError: another number of places than ``places_of`` has, or regions, which a dense detector does not have.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DenseObservation(Observation):
         seen: Seen | None = None,
         inputs: Sequence[dict[str, Any]] = (),
         evaluation: bool = True,
-        places_of: Observation | None = None,
+        places_of: Observation | Sequence[Tensor] | None = None,
     ):
         super().__init__(detector, layers, images.image_sizes, images.tensor.shape[-2:], inputs, evaluation)
         self._features, self._head_outputs, self._towers = features, predictions, seen
@@ -77,6 +77,8 @@ class DenseObservation(Observation):
         self._ends = counts.cumsum(0).to(self._level_maps[0].device)
         self._first = self._ends - counts.to(self._ends)
         self.num_places = int(self._ends[-1])
+        if places_of is not None and not isinstance(places_of, Observation):
+            raise ValueError("a dense detector predicts at locations and has no regions; give it an observation")
         others = getattr(places_of, "num_places", self.num_places)
         if others != self.num_places:
             raise ValueError(f"these images have {self.num_places} places, but {others} in the other observation")

@@ -149,7 +149,6 @@ class RegionObservation(Observation):
     ) -> Trace:
         """A trace of predictions whose outputs stand in some rows of ``outputs``."""
         heads, features = self.detector, self._features[image]
-        pooled_last = outputs.regions[rows, -1]
         # Class-agnostic regression predicts one box for all classes.
         column = classes if outputs.boxes.shape[1] > 1 else torch.zeros_like(classes)
         return Trace(
@@ -160,12 +159,12 @@ class RegionObservation(Observation):
             class_vectors=outputs.probabilities[rows, :-1],
             features={name: features.outputs[name] for name in heads.region_features} | features.stages,
             strides=features.strides,
-            levels=heads.levels_of(pooled_last),
+            levels=heads.levels_of(outputs.regions[rows, -1]),
             layers=layers,
             image_size=self.image_sizes[image],
             padded_size=self.padded_size,
             output_size=self.output_size(image),
-            regions=Regions(outputs.pooled, rows, pooled_last, paste_regions),
+            regions=Regions(outputs.pooled, rows, outputs.regions[rows], paste_regions),
             pixels=self.pixels(image),
             batch=features.batch,
         )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
-from torch import nn
+from torch import Tensor, nn
 
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers
 from odam_d2.modeling.features import ImageFeatures, join, observe_features, stage_names
@@ -53,25 +53,35 @@ class ODAMRCNN(GeneralizedRCNN):
         self,
         batched_inputs: Sequence[dict[str, Any]],
         layers: Sequence[str] = ("fpn",),
-        places_of: Observation | None = None,
+        places_of: Observation | Sequence[Tensor] | None = None,
     ) -> RegionObservation:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`."""
         heads = self._heads
         check_layers(layers, self.layers)
         layers = with_nms_layers(layers, heads.nms)
-        if places_of is not None and not isinstance(places_of, RegionObservation):
-            raise ValueError("a two-stage detector looks at regions; the other observation is of a detector without")
+        given = None if places_of is None else self._given_regions(places_of, len(batched_inputs))
         with evaluating(self, gradients=bool(layers)):
             images = self.preprocess_image(batched_inputs)
             features = observe_features(self.backbone, images.tensor, layers)
-            if places_of is not None:
-                regions = [places_of.regions(image) for image in range(len(places_of))]
-            else:
+            if given is None:
                 with torch.no_grad():
-                    regions = regions_of(self._propose(batched_inputs, images, features))
-        return RegionObservation(
-            heads, layers, images, features, regions, batched_inputs, postprocess=self._postprocess
-        )
+                    given = regions_of(self._propose(batched_inputs, images, features))
+        return RegionObservation(heads, layers, images, features, given, batched_inputs, postprocess=self._postprocess)
+
+    def _given_regions(self, places_of: Observation | Sequence[Tensor], count: int) -> list[Tensor]:
+        """The regions of every image that ``places_of`` means, (R,S,4) each."""
+        if isinstance(places_of, RegionObservation):
+            return [places_of.regions(image) for image in range(len(places_of))]
+        if isinstance(places_of, Observation):
+            raise ValueError("a two-stage detector looks at regions; the other observation is of a detector without")
+        stages = len(self._heads.box_stages())
+        regions = [own.detach().to(self.device) for own in places_of]
+        if len(regions) != count or any(own.shape[1:] != (stages, 4) for own in regions):
+            raise ValueError(
+                f"regions of shapes {[tuple(own.shape) for own in regions]} were given for {count} images; each needs "
+                f"(regions,{stages},4), what every stage of the box head pools"
+            )
+        return regions
 
     def _propose(
         self, batched_inputs: Sequence[dict[str, Any]], images: ImageList, features: Sequence[ImageFeatures]

@@ -148,7 +148,7 @@ class ODAMDETR(nn.Module):
         self,
         batched_inputs: Sequence[dict[str, Any]],
         layers: Sequence[str] = ("fpn",),
-        places_of: Observation | None = None,
+        places_of: Observation | Sequence[Tensor] | None = None,
     ) -> QueryObservation:
         """Implements :class:`odam_d2.modeling.explainable.ExplainableDetector`.
 
@@ -178,8 +178,9 @@ class ODAMDETR(nn.Module):
             given = [places_of.selected(image) for image in range(len(places_of))][part]
             selected = None if any(own is None for own in given) else torch.cat(given)
         below = {name for name in self.strides if name.startswith(STAGE)} - {self.last_stage}
-        leaves = bool(layers) and not below & set(layers)
-        if layers and not leaves:
+        from_pixels = pixels.requires_grad
+        leaves = bool(layers) and not from_pixels and not below & set(layers)
+        if layers and not leaves and not from_pixels:
             # So that a graph is recorded even where all weights are frozen.
             pixels = pixels.detach().requires_grad_()
         with recording(self.network, self.family, leaves, bool(layers), selected) as seen:

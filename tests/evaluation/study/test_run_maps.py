@@ -5,12 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.explained import (
-    DETECTED,
-    read_rows,
-)
+from evaluation.explained import DETECTED, make_predictor, read_rows, register, unregister, write_dataset
 from evaluation.study.runs import evaluate, settings
 from odam_d2.evaluation.metrics.specification import area_under_curve
+from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import METRICS
 from odam_d2.explain import ExplainSettings
 
@@ -93,6 +91,38 @@ def test_the_authors_protocol_records_every_tenth_step(predictor, dataset, tmp_p
     evaluate(predictor, tmp_path, chosen, images=["3"])
     curves = json.loads((tmp_path / "curves.json").read_text())
     assert list(curves) == ["deletion_curve"] and curves["deletion_curve"]["x"] == [0, 50, 100]
+
+
+def test_bbam_is_measured_beside_others_and_refused_where_there_are_no_regions(quick_weights, tmp_path):
+    weights = quick_weights("faster_rcnn")
+    predictor = make_predictor("faster_rcnn", weights)
+    register("odam_two_stages", write_dataset(tmp_path / "data", predictor))
+    counts, explain = [], ExplainSettings(bbam_steps=2)
+    options = {"explain": explain, "max_images": 1, "target": "combined"}
+    try:
+        evaluator = ExplanationEvaluator(
+            predictor,
+            "odam_two_stages",
+            tmp_path / "out",
+            settings("odam", "bbam", **options),
+            progress=lambda *event: counts.append(event),
+        )
+        evaluator.process([{"image_id": "1"}])
+        evaluator.evaluate()
+        assert evaluator.summary["bbam"]["enpg_box"] > 0
+        assert evaluator.summary["counts"]["objects"] == DETECTED[0]
+        steps = [event for event in counts if event[0] == "steps of BBAM"]
+        assert steps == [("steps of BBAM", done, 2 * DETECTED[0]) for done in range(1, 2 * DETECTED[0] + 1)]
+        assert "- bbam_steps: 2" in (tmp_path / "out" / "tables.md").read_text()
+        with pytest.raises(ValueError, match="bbam has no target 'class_logit'"):
+            ExplanationEvaluator(
+                predictor, "odam_two_stages", tmp_path / "other", settings("bbam", target="class_logit")
+            )
+        dense = make_predictor("fcos", quick_weights("fcos"))
+        with pytest.raises(ValueError, match="ODAMFCOS pools none"):
+            ExplanationEvaluator(dense, "odam_two_stages", tmp_path / "other", settings("bbam"))
+    finally:
+        unregister("odam_two_stages")
 
 
 class Stop(Exception):

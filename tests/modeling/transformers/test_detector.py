@@ -152,6 +152,17 @@ def test_learned_queries_are_the_same_places_anyway():
     assert torch.equal(again.predictions(0).boxes, observed.predictions(0).boxes)
 
 
+@pytest.mark.parametrize("layer", ["fpn", "res4"])
+def test_a_gradient_reaches_the_pixels_of_an_image_that_requires_one(layer):
+    detector, plain, pixels = tiny_detr("detr"), random_input(), random_input()
+    pixels["image"] = pixels["image"].requires_grad_()
+    asked = torch.tensor([0]), torch.tensor([1])
+    traces = [detector.observe([one], (layer,)).trace(0, *asked) for one in (plain, pixels)]
+    assert torch.allclose(traces[0].scores, traces[1].scores, atol=1e-6)
+    (gradient,) = torch.autograd.grad(traces[1].scores.sum(), pixels["image"])
+    assert gradient.any() and not plain["image"].requires_grad
+
+
 def test_cocos_unused_numbers_are_no_classes():
     """Published DETRs number COCO's categories as their files do, 1 to 90 with gaps; Detectron2 leaves the gaps out."""
     names = {0: "N/A", 1: "person", 2: "N/A", 3: "car"}
