@@ -20,6 +20,8 @@ MUTED = (96, 96, 96)
 # Longest side of a contact sheet's cell; smaller images are enlarged to at least the second, so that text fits.
 CELL_SIDE, SMALLEST_CELL_SIDE = 320, 160
 COLUMN_WIDTH, GAP, TEXT_SIZE = 220, 10, 17
+# Of a title above a whole sheet.
+TITLE_SIZE = 24
 
 
 def contact_sheet(
@@ -113,6 +115,29 @@ def pair_sheet(image: np.ndarray, pairs: Sequence[Pair]) -> np.ndarray:
             cells.append(draw_detection(overlay(photo, cut(whole, corner, side)), box, label, color))
         rows.append(cells)
     return stack_cells(rows, titles)
+
+
+def stack_sheets(parts: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Sheets under each other, each under its title.
+
+    Args:
+        parts: (title, (hs,ws,3) uint8 sheet) of each, at least one.
+
+    Returns:
+        (hp,wp,3) uint8, white where a sheet is narrower than the widest.
+    """
+    font, line = load_font(TITLE_SIZE), TITLE_SIZE + 6
+    width = max(sheet.shape[1] for _, sheet in parts)
+    titles = [_wrap(title, font, width - 2 * GAP) for title, _ in parts]
+    heights = [GAP + line * len(lines) + sheet.shape[0] for lines, (_, sheet) in zip(titles, parts)]
+    page = Image.new("RGB", (width, sum(heights)), WHITE)
+    draw, y = ImageDraw.Draw(page), 0
+    for lines, (_, sheet), height in zip(titles, parts, heights):
+        for number, text in enumerate(lines):
+            draw.text((GAP, y + GAP + line * number), text, font=font, fill=BLACK)
+        page.paste(Image.fromarray(sheet), (0, y + GAP + line * len(lines)))
+        y += height
+    return np.asarray(page)
 
 
 def window_around(boxes: np.ndarray, size: tuple[int, int], room: float = 1.6) -> tuple[np.ndarray, int]:

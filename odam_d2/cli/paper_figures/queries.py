@@ -1,22 +1,19 @@
 """Figure 7: attention, GAME and ODAM of one detection of a transformer."""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from PIL import Image
 
-from odam_d2.cli.arguments import add_config_file, add_layer, add_opts, add_output
+from odam_d2.cli.arguments import add_config_file, add_layer, add_opts
+from odam_d2.cli.paper_figures.common import PaperFigure, add_figure_output, check_output, pictures_of, save_figure
 from odam_d2.cli.settings import read_config
-from odam_d2.data.images import IMAGE_SUFFIXES, read_image
+from odam_d2.data.images import read_image
 from odam_d2.explain import explain, location_attention
 from odam_d2.explain.targets import closest_classes
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.show.page import fit
 from odam_d2.show.queries import query_figure
-from odam_d2.show.sheets import CELL_SIDE
 from odam_d2.structures import HeatMaps
 
 DESCRIPTION = """Figure 7: attention, GAME and ODAM of one detection of a transformer.
@@ -32,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of Figure 7."""
     add_config_file(parser)
     parser.add_argument("--input", required=True, metavar="IMAGE")
-    add_output(parser, metavar="IMAGE", default=Path("figure7.png"), help="default figure7.png")
+    add_figure_output(parser, 7)
     parser.add_argument(
         "--class", dest="label", metavar="NAME", help="the best detection of this class; default of all"
     )
@@ -46,8 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def make(args: argparse.Namespace) -> int:
     """Write Figure 7."""
-    if args.output.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"--output {args.output} is no image file; valid endings are {', '.join(IMAGE_SUFFIXES)}")
+    check_output(args.output)
     predictor = ODAMPredictor(read_config(args))
     image = read_image(args.input)
     by_method = {method: predictor.make_explainer(method) for method in ("attention", "game")}
@@ -62,15 +58,14 @@ def make(args: argparse.Namespace) -> int:
     figure = query_figure(
         np.ascontiguousarray(image[:, :, ::-1]),
         points,
-        pictures(looked),
+        pictures_of(looked),
         box,
         f"{name} {float(instances.scores[0]):.2f}",
         found["attention"],
         found["game"],
         {target: one_picture(maps) for target, maps in explain(trace, TARGETS, odam).items()},
     )
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(figure).save(args.output)
+    save_figure(args.output, figure)
     print(f"{name} {float(instances.scores[0]):.2f}: see {args.output}")
     return 0
 
@@ -93,15 +88,9 @@ def choose(found: Instances, predictor: ODAMPredictor, args: argparse.Namespace)
     return [rows[args.instance]]
 
 
-def pictures(maps: HeatMaps) -> np.ndarray:
-    """Maps at the size at which the figure shows them, (D,mh,mw) in [0,1]."""
-    return maps.to_picture(fit(maps.output_size, CELL_SIDE)).cpu().numpy()
-
-
 def one_picture(maps: HeatMaps) -> np.ndarray:
     """The only map of one detection, (mh,mw) in [0,1]."""
-    return pictures(maps)[0]
+    return pictures_of(maps)[0]
 
 
-# What ``odam figures`` needs of a figure.
-FIGURE = (DESCRIPTION, add_options, make)
+FIGURE = PaperFigure(DESCRIPTION, add_options, make)
