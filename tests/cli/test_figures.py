@@ -10,8 +10,8 @@ from PIL import Image
 from helpers import random_photo
 from odam_d2 import read_image
 from odam_d2.boxes import box_iou
-from odam_d2.cli import figures
-from odam_d2.cli.figures import main
+from odam_d2.cli.figures import FIGURES, main
+from odam_d2.cli.paper_figures import trained
 from odam_d2.config import load_config
 from odam_d2.nms import greedy_nms
 from odam_d2.predictor import ODAMPredictor
@@ -41,8 +41,8 @@ def run(image, quick_weights, tmp_path, call):
 def drawn(monkeypatch):
     """The detectors that each figure was drawn of."""
     seen = []
-    draw = figures.compare_maps
-    monkeypatch.setattr(figures, "compare_maps", lambda *words: seen.append(words[1]) or draw(*words))
+    draw = trained.compare_maps
+    monkeypatch.setattr(trained, "compare_maps", lambda *words: seen.append(words[1]) or draw(*words))
     return seen
 
 
@@ -135,8 +135,11 @@ def test_detectors_of_different_classes_are_refused(run, quick_weights, tmp_path
     assert "and the other 2 classes (0, 1); choose detectors of the same classes" in done.err
 
 
-@pytest.mark.parametrize("words", [[], ["4"], ["18"]])
+@pytest.mark.parametrize("words", [[], ["2"], ["18"]])
 def test_a_number_that_is_no_figure_and_missing_options_are_misused_words(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(words)
-    assert stopped.value.code == 2 and "usage: odam figures" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and "usage: odam figures" in told
+    if words == ["2"]:
+        assert "invalid choice: '2'" in told and all(number in told for number in FIGURES)

@@ -6,7 +6,16 @@ import pytest
 from odam_d2.explain import METHODS
 from odam_d2.show import sheets
 from odam_d2.show.overlays import PALETTE, WHITE
-from odam_d2.show.sheets import CELL_SIDE, GAP, Pair, contact_sheet, pair_sheet, window_around
+from odam_d2.show.sheets import (
+    CELL_SIDE,
+    GAP,
+    TITLE_SIZE,
+    Pair,
+    contact_sheet,
+    pair_sheet,
+    stack_sheets,
+    window_around,
+)
 from odam_d2.show.words import TARGET_MEANINGS
 
 
@@ -155,3 +164,21 @@ def test_a_window_has_room_around_its_boxes_and_stays_in_the_image_where_it_can(
 
 def test_a_sheet_without_pairs_says_so():
     assert pair_sheet(np.zeros((40, 60, 3), dtype=np.uint8), []).shape[2] == 3
+
+
+def test_sheets_stand_under_each_other_each_under_its_title():
+    wide, narrow = picture(40, 300), picture(20, 100, (0, 0, 255))
+    page = stack_sheets([("", wide), ("b", narrow)])
+    line = TITLE_SIZE + 6
+    # A gap and a line of title above each; an empty title has no line.
+    assert page.shape == (GAP + 40 + GAP + line + 20, 300, 3)
+    np.testing.assert_array_equal(page[GAP : GAP + 40], wide)
+    np.testing.assert_array_equal(page[-20:, :100], narrow)
+    assert (page[-20:, 100:] == 255).all() and (page[:GAP] == 255).all()
+    title = page[GAP + 40 : -20]
+    assert (title < 128).any() and (title[:, 60:] == 255).all()
+
+
+def test_a_long_title_is_broken_into_lines():
+    page = stack_sheets([("several words " * 6, picture(10, 300))])
+    assert page.shape[1] == 300 and page.shape[0] > GAP + 3 * (TITLE_SIZE + 6)

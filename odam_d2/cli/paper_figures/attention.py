@@ -12,6 +12,7 @@ from odam_d2.cli.paper_figures.common import (
     check_images,
     draw_rows,
     load_detectors,
+    plural,
     save_figure,
     surest,
 )
@@ -71,11 +72,12 @@ def make(args: argparse.Namespace) -> int:
             found, rows = methods.explain(image, surest(detector.predictor.cfg))
             check_found(len(found), path, detector)
             rows = [row._replace(maps={PEOPLE: looked, **row.maps}) for row in rows]
-            people = f"{len(fixations)} fixations"
+            # What people were told to do decides where they look.
+            people = "; ".join(filter(None, (f"{len(fixations)} fixations", recording.task.partition(";")[0])))
             sheet = draw_rows(image, rows, {PEOPLE: people, **methods.columns})
             parts.append((f"{path.name}: {methods.meaning}, by {detector.name}", sheet))
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(parts)} image{'s' * (len(parts) > 1)}: see {args.output}")
+    print(f"{plural(len(parts), 'image')}: see {args.output}")
     if recording.task:
         print(f"note: {recording.task}")
     return 0

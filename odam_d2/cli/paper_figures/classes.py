@@ -22,6 +22,7 @@ from odam_d2.cli.paper_figures.common import (
     load_detectors,
     name_detections,
     pictures_of,
+    plural,
     save_figure,
 )
 from odam_d2.data.images import read_image
@@ -119,7 +120,7 @@ def make(args: argparse.Namespace) -> int:
         for path in progress.track(paths, description="explaining"):
             parts.append(part_of(detector, read_image(path), path, args))
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(parts)} image{'s' * (len(parts) > 1)}: see {args.output}")
+    print(f"{plural(len(parts), 'image')}: see {args.output}")
     return 0
 
 

@@ -128,6 +128,11 @@ def save_figure(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
+def plural(count: int, word: str) -> str:
+    """Such as ``1 object`` or ``2 objects``."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
 def load_detectors(args: argparse.Namespace) -> list[Detector]:
     """The detectors of a figure with :func:`add_image_options`.
 

@@ -13,6 +13,7 @@ from odam_d2.cli.paper_figures.common import (
     draw_rows,
     load_detectors,
     pictures_of,
+    plural,
     save_figure,
 )
 from odam_d2.cli.paper_figures.objects import SharedObject, find_objects
@@ -86,9 +87,10 @@ def make(args: argparse.Namespace) -> int:
             for shared in find_objects(detectors, image, path, observed):
                 meanings = {layer: MEANINGS.get(layer, "a stage of the backbone") for layer in layers}
                 sheet = draw_rows(image, rows_of(detectors, shared, layers, targets), meanings)
-                parts.append((f"{path.name}: a {shared.name}", sheet))
+                parts.append((f"{path.name}: {shared.name}", sheet))
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(parts)} objects at {len(layers)} layers of {len(detectors)} detectors: see {args.output}")
+    told = plural(len(layers), "layer"), plural(len(detectors), "detector")
+    print(f"{plural(len(parts), 'object')} at {told[0]} of {told[1]}: see {args.output}")
     return 0
 
 

@@ -21,6 +21,7 @@ from odam_d2.cli.paper_figures.common import (
     load_detectors,
     name_detections,
     pictures_of,
+    plural,
     save_figure,
     surest,
 )
@@ -130,7 +131,7 @@ def make(args: argparse.Namespace) -> int:
             title = f"{path.name}: {methods.meaning}, by {detector.name}"
             parts.append((title, draw_rows(image, rows, methods.columns)))
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(args.methods)} methods in {len(paths)} image{'s' * (len(paths) > 1)}: see {args.output}")
+    print(f"{plural(len(args.methods), 'method')} in {plural(len(paths), 'image')}: see {args.output}")
     return 0
 
 

@@ -23,6 +23,7 @@ from odam_d2.cli.paper_figures.common import (
     draw_rows,
     load_detectors,
     pictures_of,
+    plural,
     save_figure,
     surest,
 )
@@ -38,8 +39,8 @@ The first row of an object is its detection. The others are predictions of the s
 is elsewhere: those that differ most from each other, by at least a tenth of the object's extent. Their maps show what
 misled them.
 """
-# Of the same object, as TIDE has it: predictions that overlap its detection by less are about something else.
-LEAST_OVERLAP = 0.1
+# IoU with the detection; a prediction that overlaps it less may be about something else.
+LEAST_OVERLAP = 0.3
 # A side is elsewhere if it is further away than this part of the object's extent.
 LEAST_DISTANCE = 0.1
 WORDS = {"x1": "left", "y1": "top", "x2": "right", "y2": "bottom"}
@@ -157,7 +158,7 @@ def make(args: argparse.Namespace) -> int:
         for path in progress.track(paths, description="explaining"):
             parts += parts_of(detector, read_image(path), path, args)
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(parts)} objects: see {args.output}")
+    print(f"{plural(len(parts), 'object')}: see {args.output}")
     return 0
 
 

@@ -12,6 +12,7 @@ from odam_d2.cli.paper_figures.common import (
     draw_rows,
     load_detectors,
     pictures_of,
+    plural,
     save_figure,
 )
 from odam_d2.cli.paper_figures.objects import find_objects
@@ -60,9 +61,9 @@ def make(args: argparse.Namespace) -> int:
                     maps = explain(seen.trace, targets[detector.name], explainers[detector.name])
                     pictures = {name: pictures_of(own)[0] for name, own in maps.items()}
                     rows.append(Row(seen.box, f"{detector.name}: {seen.label}", pictures))
-                parts.append((f"{path.name}: a {shared.name}", draw_rows(image, rows, meanings_of(columns))))
+                parts.append((f"{path.name}: {shared.name}", draw_rows(image, rows, meanings_of(columns))))
     save_figure(args.output, stack_sheets(parts))
-    print(f"{len(parts)} objects by {len(detectors)} detectors: see {args.output}")
+    print(f"{plural(len(parts), 'object')} by {plural(len(detectors), 'detector')}: see {args.output}")
     return 0
 
 
