@@ -27,6 +27,7 @@ SMALLER = {
     "20": "1",  # steps of Deletion and Insertion
     "60": "1",  # objects
     "osie/fixations.mat": "fixations.csv",
+    "osie/stimuli/1002.jpg": "photos/chelsea.jpg",
 }
 # What each command of a kind begins with; what it says itself comes later and counts.
 ADDED = {

@@ -27,6 +27,7 @@ CONFIGS = {
     "demo/fcos_lite0.yaml": ("demo/fcos_lite0.yaml", SMALL),
     "demo/faster_rcnn_lite0.yaml": ("demo/faster_rcnn_lite0.yaml", SMALL),
     "your.yaml": ("demo/fcos_lite0.yaml", SMALL),
+    "your_other.yaml": ("demo/faster_rcnn_lite0.yaml", SMALL),
     "odam_nms/fcos_lite0_synthetic.yaml": ("odam_nms/fcos_lite0_synthetic.yaml", SMALL_IMAGES),
     # Their own weights are those of a command that fetches them.
     **{

@@ -19,6 +19,7 @@ LEAVES = {
     ],
     "docs/explaining.md": ["out/maps/new.npz", "dog/sheets/photo.jpg", "compare.html", "zoo/index.html"],
     "docs/crowds.md": ["out/removals.csv", "out/crowd_pairs.png", "output/crowdhuman/model_final.pth"],
+    "docs/figures.md": [f"figure{number}.png" for number in (1, 3, 4, 5, 6, 10, 13, 18)],
     "docs/errors.md": [f"errors/{name}" for name in ("index.html", "errors.csv", "maps.csv", "summary.json")],
     "docs/distilling.md": [
         "output/odam_kd/fcos_resnet18_synthetic/model_final.pth",
