@@ -45,7 +45,7 @@ def own_layers(detector: Detector, layers: list[str]) -> list[str]:
     """Those of some layers that a detector has.
 
     Raises:
-        ValueError: a layer that no two-stage detector has either.
+        ValueError: a layer other than ``roi_pool`` that it lacks; the valid ones are listed.
     """
     detector.predictor.check_layers([layer for layer in layers if layer != "roi_pool"])
     return [layer for layer in layers if layer in detector.predictor.model.layers]
