@@ -107,14 +107,14 @@ class ODAMOWL(ODAMDETR):
         side = self.network.config.vision_config.image_size
         images = [one["image"].to(self.device) for one in batched_inputs]
         squares = self.pixel_mean.new_full((len(images), 3, side, side), GREY)
-        for square, image in zip(squares, images):
+        for i, image in enumerate(images):
             height, width = image.shape[1:]
             if max(height, width) > side:
                 raise ValueError(
                     f"an image has {height} x {width} pixels, and this detector takes at most {side}; set "
                     f"INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST to {side}"
                 )
-            square[:, :height, :width] = image
+            squares[i, :, :height, :width] = image
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         return ImageList((squares - self.pixel_mean) / self.pixel_std, sizes)
 
@@ -141,7 +141,7 @@ class ODAMOWL(ODAMDETR):
     ) -> tuple[Any, Recording]:
         # Places are patches, in every image the same: other observations have nothing to give.
         pixels, blocks = images.tensor[part], self._blocks()
-        if layers:
+        if layers and not pixels.requires_grad:
             # So that a graph is recorded even where all weights are frozen.
             pixels = pixels.detach().requires_grad_()
         with kept_maps(blocks, list(blocks) if layers else []) as maps:

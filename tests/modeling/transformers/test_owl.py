@@ -54,6 +54,13 @@ def plain(detector, tokenizer, image, block=None):
     return output, captured["tokens"]
 
 
+def test_a_gradient_reaches_the_pixels_of_an_image_that_requires_one(tokenizer):
+    image = random_input(50, 60)["image"].requires_grad_()
+    trace = detector_of(tokenizer).observe([{"image": image}]).trace(0, torch.tensor([0]), torch.tensor([1]))
+    (gradient,) = torch.autograd.grad(trace.scores.sum(), image)
+    assert gradient.shape == image.shape and gradient.any()
+
+
 def test_phrases_by_hand(tokenizer):
     # <start> a <end> and <start> b c <end>, filled up with 0.
     tokens, mask = tokenize_phrases(tokenizer, ["a", "b c"], 5)
