@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from odam_d2.distill.objects import Objects
+from odam_d2.structures import full_precision
 
 # Losses are called so in a trainer's record, before the name of the term.
 PREFIX = "loss_distill_"
@@ -126,11 +127,6 @@ class Distiller(nn.Module):
         for name in self.needs:
             if getattr(objects, name) is None:
                 raise ValueError(f"{type(self).__name__} needs Objects({name}=...), and it is None")
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def add_up(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

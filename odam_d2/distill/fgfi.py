@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from odam_d2.distill.distiller import Distiller, full_precision
+from odam_d2.distill.distiller import Distiller
 from odam_d2.distill.objects import Objects
 from odam_d2.distill.terms import squared_error
-from odam_d2.structures import Size
+from odam_d2.structures import Size, full_precision
 
 
 def near_object_masks(

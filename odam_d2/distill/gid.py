@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou, nms, roi_align
 
-from odam_d2.distill.distiller import Distiller, full_precision
+from odam_d2.distill.distiller import Distiller
 from odam_d2.distill.objects import Objects, Responses
-from odam_d2.structures import Size
+from odam_d2.structures import Size, full_precision
 
 # (anchors (L,4), boxes of instances (M,4)) -> the places that a detector would assign to the instances, (L,) bool.
 Assign = Callable[[Tensor, Tensor], Tensor]

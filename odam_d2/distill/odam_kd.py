@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from odam_d2.distill.distiller import full_precision
 from odam_d2.distill.fgd import FGD, FGD_RETINANET, FGDSettings
 from odam_d2.distill.objects import LevelFocus, Objects
 from odam_d2.distill.terms import spatial_softmax
+from odam_d2.structures import full_precision
 
 FOREGROUNDS = ("focused", "unfocused", "together")
 ATTENTIONS = ("bottom_up", "odam", "gradcam")

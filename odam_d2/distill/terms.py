@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from odam_d2.structures import Size
+from odam_d2.structures import Size, full_precision
 
 
 def spatial_softmax(maps: Tensor, temperature: float = 1.0) -> Tensor:
@@ -69,8 +69,7 @@ def foreground_mask(boxes: Sequence[Tensor], image_sizes: Sequence[Size], stride
 
 def _foreground_of_image(boxes: Tensor, image_size: Size, stride: int, level_size: Size) -> Tensor:
     """(G,4) -> (Hl,Wl)."""
-    boxes = boxes.detach()
-    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
+    boxes = full_precision(boxes.detach())
     if len(boxes) == 0:
         return boxes.new_zeros(level_size)
     height, width = image_size

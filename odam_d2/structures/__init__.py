@@ -10,6 +10,7 @@ from odam_d2.structures.heat_maps import (
     gaussian_blur,
     normalize_maps,
 )
+from odam_d2.structures.precision import full_precision
 from odam_d2.structures.predictions import Predictions
 from odam_d2.structures.trace import Paste, RankBy, Regions, Size, Subnet, Trace, by_probability
 
@@ -28,6 +29,7 @@ __all__ = [
     "Trace",
     "box_sides_in_cells",
     "by_probability",
+    "full_precision",
     "gaussian_blur",
     "normalize_maps",
 ]

@@ -16,7 +16,7 @@ from odam_d2.explain.gradients import summed_gradients
 from odam_d2.explain.methods import METHODS
 from odam_d2.modeling.explainable import Observation
 from odam_d2.modeling.positives import Positives
-from odam_d2.structures import Trace
+from odam_d2.structures import Trace, full_precision
 
 # ODAM-KD's attention -> the method whose weights W turn gradients into maps; bottom-up attention needs none.
 MAP_METHODS = {"bottom_up": None, "odam": "odam", "gradcam": "gradcam"}
@@ -135,7 +135,7 @@ def attention_maps(traces: Sequence[Trace], outputs: Sequence[Tensor], level: st
     scale = HALF_SCALE if half else 1.0
     maps = []
     for gradient, activation in summed_gradients(traces, [scale * own for own in outputs], level):
-        gradient, activation = (x if x.dtype == torch.float64 else x.float() for x in (gradient, activation))
+        gradient, activation = map(full_precision, (gradient, activation))
         weights = weighting(gradient / scale, activation, activation.new_zeros(1, 2))
         maps.append((weights * activation).sum(dim=0).relu())
     return torch.stack(maps)
@@ -143,8 +143,7 @@ def attention_maps(traces: Sequence[Trace], outputs: Sequence[Tensor], level: st
 
 def confidence(trace: Trace) -> Tensor:
     """y_p, the probability of each prediction's class, with graph, in full precision, (D,)."""
-    values = trace.class_vectors.gather(1, trace.classes[:, None])[:, 0]
-    return values if values.dtype == torch.float64 else values.float()
+    return full_precision(trace.class_vectors.gather(1, trace.classes[:, None])[:, 0])
 
 
 def objects_of(positives: Positives, boxes: Tensor) -> Tensor:

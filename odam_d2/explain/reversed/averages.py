@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from odam_d2.explain.reversed.modules import full_precision
 from odam_d2.explain.reversed.places import Places, Step, padded_rows
+from odam_d2.structures import full_precision
 
 # Fields that go down a level together.
 CHUNK = 16

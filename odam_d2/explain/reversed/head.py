@@ -27,14 +27,13 @@ from odam_d2.explain.gradients import Graph, row_gradients
 from odam_d2.explain.reversed.modules import (
     check_reversible,
     constant_subnet,
-    full_precision,
     has_convolutions_below_norms,
     is_worth_sharing,
     tower_radius,
 )
 from odam_d2.explain.reversed.places import Places
 from odam_d2.explain.reversed.tower import ReversedTower
-from odam_d2.structures import Grid, Subnet, Trace
+from odam_d2.structures import Grid, Subnet, Trace, full_precision
 
 # Where there is a GroupNorm: a level is run whole if a map then takes at most so many multiplications and additions
 # (about 6 ms on two CPU cores; 13 x 19 cells of four convolutions of 256 channels, 32 x 46 of three of 96) ...

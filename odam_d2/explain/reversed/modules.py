@@ -12,11 +12,6 @@ from torch import Tensor, nn
 from odam_d2.structures import Subnet
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """A tensor in float32, whatever autocast made of it; float64 stays what it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def constant_subnet(subnet: Subnet) -> Subnet:
     """The same subnet, by whose weights and whose forward pass nothing can be differentiated."""
     return replace(

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from odam_d2.explain.reversed.averages import Averages, basis_of_first, basis_through, level_products
 from odam_d2.explain.reversed.fold import CACHED_PATCHES, FoldedConvolution, covered_cells, is_worth_folding
-from odam_d2.explain.reversed.modules import affine_scale, full_precision, group_statistics, tower_radius
+from odam_d2.explain.reversed.modules import affine_scale, group_statistics, tower_radius
 from odam_d2.explain.reversed.places import Places, Step, padded_rows
-from odam_d2.structures import Size, Subnet
+from odam_d2.structures import Size, Subnet, full_precision
 
 
 class ReversedTower:

@@ -28,9 +28,7 @@ from odam_d2.modeling.layer_groups import layer_groups
 from odam_d2.modeling.odam_train import ODAMTrain
 from odam_d2.modeling.positives import Positives
 from odam_d2.nms.family import NMS, GreedyNMS
-from odam_d2.structures import by_probability
-
-HALVES = (torch.float16, torch.bfloat16)
+from odam_d2.structures import by_probability, full_precision
 
 
 class ExplainableDense(DenseDetector):
@@ -126,7 +124,7 @@ class ExplainableDense(DenseDetector):
         FCOS decodes boxes in the precision of what its head predicts, and half of it knows a side at 300 pixels by a
         pixel or two.
         """
-        full = [[x.float() if x.dtype in HALVES else x for x in output] for output in predictions]
+        full = [[full_precision(x) for x in output] for output in predictions]
         return super().forward_training(images, features, full, gt_instances)
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:

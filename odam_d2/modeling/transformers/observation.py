@@ -16,7 +16,7 @@ from torch import Tensor
 from odam_d2.modeling.explainable import Observation, check_predictions
 from odam_d2.modeling.transformers.recording import Recording
 from odam_d2.nms.candidates import Candidates
-from odam_d2.structures import Attention, Predictions, Trace
+from odam_d2.structures import Attention, Predictions, Trace, full_precision
 
 if TYPE_CHECKING:
     from odam_d2.modeling.transformers.detector import ODAMDETR
@@ -58,8 +58,7 @@ class QueryObservation(Observation):
     def _outputs(self, image: int) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (Q,K), class probabilities (Q,K) and boxes (Q,4) in network-input pixels, of all queries."""
         # At least in full precision, whatever the network ran in: pixels need more digits than half of it has.
-        precision = torch.promote_types(self._boxes.dtype, torch.float32)
-        logits, boxes = self._logits[image].to(precision), self._boxes[image].to(precision)
+        logits, boxes = full_precision(self._logits[image]), full_precision(self._boxes[image])
         detector = self.detector
         centre, size = boxes.split(2, dim=-1)
         height, width = self.image_sizes[image] if detector.family.masks else self.padded_size
