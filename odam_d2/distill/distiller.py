@@ -3,6 +3,7 @@
 Shapes: N images, Cs and Ct channels of student and teacher, (Hl,Wl) level.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from odam_d2.structures import full_precision
 PREFIX = "loss_distill_"
 
 
-class Distiller(nn.Module):
+class Distiller(nn.Module, ABC):
     """A loss between the feature maps of two networks, with the parameters it learns beside the student's.
 
     ``distiller(student_levels, teacher_levels, objects)`` returns weighted scalars by name, ``loss_distill_...``, ready
@@ -85,6 +86,7 @@ class Distiller(nn.Module):
             terms = self.terms(student, teacher, objects)
         return {PREFIX + name: value for name, value in terms.items()}
 
+    @abstractmethod
     def terms(self, student: Sequence[Tensor], teacher: Sequence[Tensor], objects: Objects) -> dict[str, Tensor]:
         """The weighted terms of one batch.
 
@@ -93,7 +95,6 @@ class Distiller(nn.Module):
             teacher: maps of the teacher, the same shapes, without graph.
             objects: as in :meth:`forward`.
         """
-        raise NotImplementedError
 
     def _adapt(self, level: int, maps: Tensor) -> Tensor:
         if not self.adapters:

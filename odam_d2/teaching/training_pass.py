@@ -3,6 +3,7 @@
 Shapes: N images, L places, K classes, A anchors a cell, G objects of an image.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from odam_d2.modeling.rcnn.observation import RegionObservation
 from odam_d2.modeling.rcnn.rcnn import ODAMRCNN
 
 
-class TrainingPass:
+class TrainingPass(ABC):
     """The student's own training step, watched.
 
     Args:
@@ -45,9 +46,9 @@ class TrainingPass:
         self._features = ImageFeatures.of_batch(self.outputs, output_strides(student.backbone))
 
     @property
+    @abstractmethod
     def _last_part(self) -> nn.Module:
         """The module behind the backbone whose output says what was predicted, or for what."""
-        raise NotImplementedError
 
     @property
     def image_sizes(self) -> list[tuple[int, int]]:
@@ -59,13 +60,13 @@ class TrainingPass:
         """The objects of each image, without regions that are to be ignored, (G,4)."""
         return [split_ignored(own)[0].gt_boxes.tensor for own in self.instances]
 
+    @abstractmethod
     def observe(self) -> tuple[Any, list[Positives]]:
         """The student's observation of the batch, with graph, and the positives among its places."""
-        raise NotImplementedError
 
+    @abstractmethod
     def anchors(self, levels: Sequence[str]) -> list[Tensor]:
         """Anchors of some levels, (Hl * Wl * A,4) each."""
-        raise NotImplementedError
 
 
 class DensePass(TrainingPass):
