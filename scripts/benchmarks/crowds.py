@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.kept_sets import DETECTORS, with_path
 from benchmarks.measure import Options, Table, timed
+from benchmarks.trainings import spread
 from odam_d2 import ODAMPredictor, read_image
 from odam_d2.data.builtin import register_all
 from odam_d2.data.odgt import OdgtDetections, OdgtImage, read_odgt
@@ -142,10 +143,6 @@ def find_candidates(predictor: ODAMPredictor, image: np.ndarray) -> Candidates:
 
 
 MEASURES = {"AP": "ap", "JI": "ji", "MR": "mr", "Recall": "recall"}
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.1f} ± {stdev(values):.1f}"
 
 
 def to_detections(record: dict, candidates: Candidates, keep: Tensor, scores: Tensor) -> OdgtDetections:

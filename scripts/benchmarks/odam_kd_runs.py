@@ -6,14 +6,13 @@ Trainings are kept in output/odam_kd and go on where they were stopped: the same
 import contextlib
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.measure import Options, own_environment
+from benchmarks import trainings
+from benchmarks.measure import Options
 from odam_d2.config import load_config
 from odam_d2.engine import ODAMTrainer
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator
@@ -22,6 +21,9 @@ from odam_d2.modeling.checkpoint import load_weights
 MEASURES = ("AP", "AR", "APs", "APm", "APl")
 # Small: whether everything runs.
 QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96)
+
+# Iterations.
+CHECKPOINT_PERIOD = 100
 
 
 class RecallEvaluator(BoxEvaluator):
@@ -46,17 +48,8 @@ def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options:
     Raises:
         RuntimeError: it could not be trained.
     """
-    if (folder / "model_final.pth").exists():
-        return folder
-    opts = [*changes, *options.size((), QUICK), "SEED", seed, "OUTPUT_DIR", folder]
-    opts += ["MODEL.DEVICE", options.device, "SOLVER.CHECKPOINT_PERIOD", 100, "DATASETS.TEST", ()]
-    words = ["train", "--resume", "--config-file", f"odam_kd/{config}.yaml", *opts]
-    print(f"training {folder}", flush=True)
-    command = [sys.executable, "-W", "ignore", "-m", "odam_d2.cli", *map(str, words)]
-    done = subprocess.run(command, env=own_environment(options.device), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"training {folder} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return folder
+    own = (*changes, *options.size((), QUICK))
+    return trainings.train(f"odam_kd/{config}.yaml", own, seed, folder, CHECKPOINT_PERIOD, options)
 
 
 def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str, float | None]:

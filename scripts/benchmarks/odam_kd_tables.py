@@ -4,14 +4,13 @@ From the same weights, with the same order of images and the same augmentation f
 The teacher is trained once. BCCD's test images are not touched.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.measure import Options, Table
 from benchmarks.odam_kd_runs import MEASURES, measure, train
+from benchmarks.trainings import base_folder, spread
 from odam_d2.config import load_config
 from odam_d2.data.objects import load_objects
 
@@ -54,15 +53,14 @@ TABLE_8 = {
 
 
 def run(options: Options) -> Iterator[Table]:
-    if options.quick:
-        shutil.rmtree(FOLDER / "quick", ignore_errors=True)
+    kept = base_folder(FOLDER, options)
     for title, (name, datasets) in options.size(list(DATA.items()), list(DATA.items())[1:]):
         # Missing data are said now, not after a training.
         load_config(f"odam_kd/fcos_lcnet_050_{name}.yaml")
         for dataset in datasets:
             load_objects(dataset)
         measured = {TEACHER: [], **{student: [] for student in options.size(list(STUDENTS), QUICK_STUDENTS)}}
-        base = FOLDER / options.size("full", "quick") / name
+        base = kept / name
         teacher = train(f"fcos_resnet18_{name}", (), SEEDS[0], base / "teacher", options)
         measured[TEACHER].append(measure(teacher, datasets, options))
         named = ("ODAM.KD.TEACHER.WEIGHTS", teacher / "model_final.pth")
@@ -84,10 +82,3 @@ def rows(titles: dict[str, str], measured: dict[str, list[dict]]) -> list[dict]:
         for title, key in titles.items()
         if measured.get(key)
     ]
-
-
-def spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")

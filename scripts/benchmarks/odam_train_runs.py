@@ -4,15 +4,14 @@ Trainings are kept in output/odam_train and go on where they were stopped: the s
 """
 
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from benchmarks import trainings
 from benchmarks.crowds import MEASURES, find_candidates, read_set, to_detections
-from benchmarks.measure import Options, own_environment
+from benchmarks.measure import Options
 from odam_d2 import ODAMPredictor, read_image
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 from odam_d2.evaluation.detections.spared import count_spared
@@ -25,6 +24,9 @@ PERTURBED_OBJECTS, STEPS = 60, 20
 # Small: whether everything runs.
 QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 128)
 
+# Iterations.
+CHECKPOINT_PERIOD = 50
+
 
 def train(file: str, changes: Sequence, seed: int, folder: Path, options: Options) -> Path:
     """The folder of a finished training, which is begun or goes on where it is not.
@@ -36,17 +38,8 @@ def train(file: str, changes: Sequence, seed: int, folder: Path, options: Option
         folder: of this training.
         options: of the benchmark.
     """
-    if (folder / "model_final.pth").exists():
-        return folder
-    opts = [*changes, *options.size((), QUICK), "SEED", seed, "OUTPUT_DIR", folder]
-    opts += ["MODEL.DEVICE", options.device, "SOLVER.CHECKPOINT_PERIOD", 50, "DATASETS.TEST", ()]
-    words = ["train", "--resume", "--config-file", f"odam_train/{file}_lite0_synthetic.yaml", *opts]
-    print(f"training {folder}", flush=True)
-    command = [sys.executable, "-W", "ignore", "-m", "odam_d2.cli", *map(str, words)]
-    done = subprocess.run(command, env=own_environment(options.device), capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"training {folder} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return folder
+    own = (*changes, *options.size((), QUICK))
+    return trainings.train(f"odam_train/{file}_lite0_synthetic.yaml", own, seed, folder, CHECKPOINT_PERIOD, options)
 
 
 def measure(folder: Path, node: str, datasets: Sequence[str], options: Options) -> dict:

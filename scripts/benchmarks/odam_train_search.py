@@ -4,7 +4,6 @@ One training for each setting, from the same weights, with the same order of ima
 ``synthetic_crowd_tune``, which no other figure is made on.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from benchmarks.crowds import MEASURES, check_data
 from benchmarks.kept_sets import DETECTORS
 from benchmarks.measure import Options, Table
 from benchmarks.odam_train_runs import measure, train
+from benchmarks.trainings import base_folder
 from odam_d2.evaluation.study.settings import METRICS
 
 FOLDER = Path("output/odam_train/search")
@@ -28,12 +28,11 @@ SHOWN = ("pg_box", "enpg_mask", "odi_mask", "vea_auc")
 
 def run(options: Options) -> Iterator[Table]:
     check_data(DATASETS)
-    if options.quick:
-        shutil.rmtree(FOLDER / "quick", ignore_errors=True)
+    base = base_folder(FOLDER, options)
     for name, file, node in DETECTORS:
         rows = []
         for setting, changes in list(SETTINGS.items())[: options.size(None, 2)]:
-            folder = FOLDER / options.size("full", "quick") / file / setting.replace(", ", "_").replace(" ", "_")
+            folder = base / file / setting.replace(", ", "_").replace(" ", "_")
             train(file, changes, SEED, folder, options)
             rows.append({"setting": setting, **_cells(measure(folder, node, DATASETS, options))})
         yield Table(f"{name}: settings of ODAM-Train", rows, f"training seed {SEED}, {DATASETS[0]}")

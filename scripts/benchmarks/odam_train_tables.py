@@ -3,16 +3,15 @@
 From the same weights, with the same order of images and the same augmentation for each seed, for as many iterations.
 """
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
 
 from benchmarks.crowds import DATASETS, MEASURES, check_data
 from benchmarks.kept_sets import DETECTORS
 from benchmarks.measure import Options, Table
 from benchmarks.odam_train_runs import measure, train
+from benchmarks.trainings import base_folder, spread
 from odam_d2.evaluation.study.settings import METRICS
 
 FOLDER = Path("output/odam_train/tables")
@@ -26,13 +25,12 @@ VARIANTS = {
 
 def run(options: Options) -> Iterator[Table]:
     check_data()
-    if options.quick:
-        shutil.rmtree(FOLDER / "quick", ignore_errors=True)
+    base = base_folder(FOLDER, options)
     for name, file, node in DETECTORS:
         measured = defaultdict(list)
         for variant in VARIANTS:
             for seed in options.size(SEEDS, SEEDS[:1]):
-                folder = FOLDER / options.size("full", "quick") / file / variant.replace(" ", "_") / str(seed)
+                folder = base / file / variant.replace(" ", "_") / str(seed)
                 train(file, VARIANTS[variant], seed, folder, options)
                 measured[variant].append(measure(folder, node, DATASETS, options))
         seeds = f"mean and standard deviation over {len(SEEDS)} trainings; the first three sets of synthetic crowds"
@@ -62,11 +60,3 @@ def map_rows(measured: dict[str, list[dict]]) -> Iterator[dict]:
             "ODAM-Train": variant,
             **{METRICS[name].title: spread(values, METRICS[name].digits) for name, values in own.items()},
         }
-
-
-def spread(values: list[float | None], digits: int = 1) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    width = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{mean(known):.{digits}f}{width}"
