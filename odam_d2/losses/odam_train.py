@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from odam_d2.structures import full_precision
-
 NEGATIVES = ("all", "overlapping")
 # Cosines are kept this far from 0 and 1, where a logarithm is infinite.
 MARGIN = 1e-4
@@ -67,7 +65,7 @@ def odam_train_losses(
     best, of_object = _best_of_each(objects, ious)
     # Cosines of half-precision maps would lose what little differs.
     with torch.autocast(maps.device.type, enabled=False):
-        vectors = _unit_vectors(full_precision(maps.flatten(1)))
+        vectors = _unit_vectors(maps.flatten(1) if maps.dtype == torch.float64 else maps.flatten(1).float())
         cosine = (vectors[best] @ vectors.T).clamp(MARGIN, 1 - MARGIN)
     same = of_object == torch.arange(len(best), device=of_object.device)[:, None]
     other = ~same
