@@ -19,13 +19,21 @@ from rich.table import Table
 from odam_d2.cli.arguments import (
     add_config_file,
     add_dataset,
-    add_layer,
     add_names,
     add_opts,
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, make_table, prepare_for_network, print_table, progress_bar, run_command
+from odam_d2.cli.common import (
+    FAILED,
+    make_table,
+    prepare_for_network,
+    print_table,
+    progress_bar,
+    run_command,
+    task_within,
+)
+from odam_d2.cli.explained_objects import add_object_options, object_settings
 from odam_d2.cli.settings import read_config
 from odam_d2.data.own import dataset_name
 from odam_d2.evaluation.people.attention import WEIGHTS
@@ -34,9 +42,8 @@ from odam_d2.evaluation.people.attention_study import AttentionStudy, ComparedIm
 from odam_d2.evaluation.people.attention_tables import UNKNOWN_TASK, write_attention
 from odam_d2.evaluation.people.fixations import read_fixations
 from odam_d2.evaluation.study.examples import shrink_map
-from odam_d2.evaluation.study.settings import ExplanationSettings
 from odam_d2.evaluation.study.sources import file_stem
-from odam_d2.explain import METHODS, TARGETS, ExplainSettings
+from odam_d2.explain import METHODS, ExplainSettings
 from odam_d2.predictor import ODAMPredictor
 from odam_d2.show.sheets import contact_sheet
 
@@ -62,22 +69,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_names(parser, "--methods", f"of {', '.join(METHODS)}; default {','.join(own.methods)}", default=own.methods)
     folders = "folders of maps that something else made, each a method of the folder's name"
     parser.add_argument("--maps", nargs="+", default=[], metavar="FOLDER", help=folders)
-    parser.add_argument("--target", default=own.target, help=", ".join(TARGETS))
-    add_layer(parser)
+    add_object_options(parser, own, "detected")
     degree = "standard deviation of the Gaussian around a fixation"
     parser.add_argument("--pixels-per-degree", type=float, default=default.pixels_per_degree, metavar="N", help=degree)
     parser.add_argument("--weights", default=default.weights, help=f"what a fixation counts: {', '.join(WEIGHTS)}")
     parser.add_argument(
         "--leave-out-outside", action="store_true", help="fixations outside of the image, and count them"
     )
-    parser.add_argument("--iou-threshold", type=float, default=own.iou_threshold, metavar="IOU")
-    parser.add_argument("--score-threshold", type=float, default=own.score_threshold, metavar="SCORE")
-    parser.add_argument("--max-images", type=int, metavar="N", help="the first images of the dataset alone")
-    parser.add_argument("--max-objects", type=int, metavar="N", help="an even choice of the detected objects")
     parser.add_argument("--grid", type=int, default=default.grid, metavar="N", help="cells a side, optimal transport")
     parser.add_argument("--splits", type=int, default=default.splits, metavar="N", help="halvings of the people")
-    parser.add_argument("--drise-masks", type=int, metavar="N", help="default: ODAM.EXPLAIN.DRISE_MASKS")
-    parser.add_argument("--seed", type=int, default=own.seed)
     parser.add_argument("--examples", type=int, default=12, metavar="N", help="images to draw, at most (default 12)")
     add_opts(parser)
     return parser.parse_args(argv)
@@ -85,17 +85,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def to_settings(args: argparse.Namespace, explain: ExplainSettings) -> AttentionSettings:
     """The settings that the command line asks for."""
-    explanation = ExplanationSettings(
-        methods=tuple(args.methods),
-        map_folders=tuple(args.maps),
-        target=args.target,
-        explain=explain,
-        iou_threshold=args.iou_threshold,
-        score_threshold=args.score_threshold,
-        seed=args.seed,
-        max_images=args.max_images,
-        max_objects=args.max_objects,
-    )
+    explanation = object_settings(args, explain, methods=tuple(args.methods))
     options = (args.pixels_per_degree, args.weights, args.grid, args.splits, args.leave_out_outside)
     return AttentionSettings(explanation, *options)
 
@@ -120,11 +110,7 @@ def measure(args: argparse.Namespace, progress: Progress) -> tuple[AttentionSett
     cfg = read_config(args)
     settings = to_settings(args, ExplainSettings.from_options(cfg.ODAM.EXPLAIN))
     predictor = ODAMPredictor(cfg)
-    images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
-
-    def tell(what: str, done: int, total: int) -> None:
-        progress.update(within, description=what, completed=done, total=total, visible=True)
-
+    images, tell = progress.add_task("images", total=None), task_within(progress)
     study = AttentionStudy(predictor, dataset_name(args.dataset), recording, settings, args.output, progress=tell)
     sheets = args.output / "examples"
     sheets.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from odam_d2.cli.arguments import add_names, add_output, make_parser
-from odam_d2.cli.common import FAILED, prepare_for_network, print_left_out, progress_bar, run_command
+from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import GRADIENT_METHODS, METHODS, SMOOTHINGS, check_methods
 from odam_d2.files import name_images
@@ -88,21 +88,16 @@ def run(argv: Sequence[str] | None) -> int:
     check_layers([args.layer or model.layers[-1]], model.layers)
     model.encode_texts(args.text)
     args.output.mkdir(parents=True, exist_ok=True)
-    shown = 0
-    with progress_bar() as progress:
-        for path in progress.track(list(names), description="explaining"):
-            try:
-                found = explain_similarity(
-                    model, read_image(path), args.text, args.methods, args.layer, args.fit, args.smoothing
-                )
-                results = as_results(found, path)
-                save_raw_maps(args.output / f"{names[path]}_clip.npz", results)
-                Image.fromarray(draw(results)).save(args.output / f"{names[path]}_clip.png")
-            except (ValueError, OSError) as error:
-                named = str(path) in str(error)
-                print_left_out(progress.console, error if named else ValueError(f"{path}: {error}"))
-                continue
-            shown += 1
+
+    def explain_image(path: Path) -> None:
+        found = explain_similarity(
+            model, read_image(path), args.text, args.methods, args.layer, args.fit, args.smoothing
+        )
+        results = as_results(found, path)
+        save_raw_maps(args.output / f"{names[path]}_clip.npz", results)
+        Image.fromarray(draw(results)).save(args.output / f"{names[path]}_clip.png")
+
+    shown = sum(1 for _ in each_image(names, "explaining", explain_image))
     print(f"{shown} of {len(names)} images: see {args.output}")
     return 0 if shown else FAILED
 

@@ -3,7 +3,9 @@
 A command is imported only when it runs, and this module brings neither PyTorch nor Detectron2 along.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +20,7 @@ FAILED = 1
 INTERRUPTED = 130
 # Characters in a line of a table, at most.
 WIDEST = 1000
+Result = TypeVar("Result")
 
 
 def run_command(work: Callable[[], int], interrupted: str = "", shown: bool = True) -> int:
@@ -87,6 +90,47 @@ def progress_bar(shown: bool = True) -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+
+
+def task_within(progress: Progress) -> Callable[[str, int, int], None]:
+    """A second bar for what takes long within one step of the first: shown once something is told.
+
+    Args:
+        progress: of :func:`progress_bar`, whose other bars are there already.
+
+    Returns:
+        to be told what is counted, how many are done, and how many there are.
+    """
+    within = progress.add_task("", total=None, visible=False)
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress.update(within, description=what, completed=done, total=total, visible=True)
+
+    return tell
+
+
+def each_image(
+    paths: Iterable[Path], description: str, work: Callable[[Path], Result]
+) -> Iterator[tuple[Path, Result]]:
+    """Do something with every image under a progress bar; one that cannot be done is left out, and said.
+
+    Args:
+        paths: of the images.
+        description: beside the bar.
+        work: raises ``ValueError`` or ``OSError`` for an image that is to be left out.
+
+    Yields:
+        each image that could be done, with what ``work`` returned.
+    """
+    with progress_bar() as progress:
+        for path in progress.track(list(paths), description=description):
+            try:
+                result = work(path)
+            except (ValueError, OSError) as error:
+                named = str(path) in str(error)
+                print_left_out(progress.console, error if named else ValueError(f"{path}: {error}"))
+                continue
+            yield path, result
 
 
 def prepare_for_network() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from odam_d2.cli.arguments import add_output, make_parser
 from odam_d2.cli.common import run_command
 from odam_d2.show.side_by_side import write_side_by_side
+from odam_d2.show.words import plural
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,9 +35,7 @@ def run(argv: Sequence[str] | None) -> int:
     """Write the page, and say what is on it."""
     args = parse_arguments(argv)
     shared, others = write_side_by_side(args.output, args.folders, args.names, own_meanings)
-    print(
-        f"{len(shared)} photograph{'s' * (len(shared) > 1)} side by side, {len(others)} more that not all folders have"
-    )
+    print(f"{plural(len(shared), 'photograph')} side by side, {len(others)} more that not all folders have")
     print(f"open {args.output}")
     return 0
 

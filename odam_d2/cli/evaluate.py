@@ -15,13 +15,21 @@ from rich.table import Table
 from odam_d2.cli.arguments import (
     add_config_file,
     add_dataset,
-    add_layer,
     add_names,
     add_opts,
     add_output,
     make_parser,
 )
-from odam_d2.cli.common import FAILED, make_table, prepare_for_network, print_table, progress_bar, run_command
+from odam_d2.cli.common import (
+    FAILED,
+    make_table,
+    prepare_for_network,
+    print_table,
+    progress_bar,
+    run_command,
+    task_within,
+)
+from odam_d2.cli.explained_objects import add_object_options, object_settings
 from odam_d2.cli.processes import run_processes
 from odam_d2.cli.settings import read_config
 from odam_d2.data.own import dataset_name
@@ -33,7 +41,7 @@ from odam_d2.evaluation.study.settings import (
     ExplanationSettings,
     choose_metrics,
 )
-from odam_d2.explain import METHODS, TARGETS, ExplainSettings
+from odam_d2.explain import METHODS, ExplainSettings
 from odam_d2.predictor import ODAMPredictor
 
 # What to say after Ctrl-C.
@@ -57,17 +65,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="measure <image id>_<annotation id>.npy of these folders, each a method named like the folder",
     )
     add_names(parser, "--metrics", f"of {', '.join(METRICS)}; cheap (the default); all", default=("cheap",))
-    parser.add_argument("--iou-threshold", type=float, default=default.iou_threshold, metavar="IOU")
-    parser.add_argument("--score-threshold", type=float, default=default.score_threshold, metavar="SCORE")
-    parser.add_argument("--target", default=default.target, help=", ".join(TARGETS))
-    add_layer(parser)
-    parser.add_argument("--drise-masks", type=int, metavar="N", help="default: ODAM.EXPLAIN.DRISE_MASKS")
+    add_object_options(parser, default, "well-detected")
     parser.add_argument("--perturbation-steps", type=int, default=default.steps, metavar="N")
     parser.add_argument("--protocol", default=default.protocol, help=f"of Deletion, Insertion: {', '.join(PROTOCOLS)}")
-    parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in one forward pass")
-    parser.add_argument("--max-images", type=int, metavar="N", help="the first images of the dataset alone")
-    parser.add_argument("--max-objects", type=int, metavar="N", help="an even choice of the well-detected objects")
     parser.add_argument("--save-maps", action="store_true", help="keep all maps, in the form that --maps reads")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes that share the images")
     add_opts(parser)
@@ -79,19 +80,13 @@ def to_settings(args: argparse.Namespace, explain: ExplainSettings) -> Explanati
     methods = args.methods
     if methods is None:
         methods = () if args.maps else ExplanationSettings().methods
-    return ExplanationSettings(
+    return object_settings(
+        args,
+        explain,
         methods=tuple(methods),
-        map_folders=tuple(args.maps),
         metrics=choose_metrics(args.metrics),
-        target=args.target,
-        explain=explain,
-        iou_threshold=args.iou_threshold,
-        score_threshold=args.score_threshold,
         protocol=args.protocol,
         steps=args.perturbation_steps,
-        seed=args.seed,
-        max_images=args.max_images,
-        max_objects=args.max_objects,
     )
 
 
@@ -100,11 +95,7 @@ def measure(args: argparse.Namespace, command: str, progress: Progress) -> tuple
     cfg = read_config(args)
     settings = to_settings(args, ExplainSettings.from_options(cfg.ODAM.EXPLAIN))
     predictor = ODAMPredictor(cfg)
-    images, within = progress.add_task("images", total=None), progress.add_task("", total=None, visible=False)
-
-    def tell(what: str, done: int, total: int) -> None:
-        progress.update(within, description=what, completed=done, total=total, visible=True)
-
+    images, tell = progress.add_task("images", total=None), task_within(progress)
     facts = {"command": command, "config": args.config_file}
     evaluator = ExplanationEvaluator(
         predictor, dataset_name(args.dataset), args.output, settings, args.batch, args.save_maps, facts, tell

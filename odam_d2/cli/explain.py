@@ -26,11 +26,12 @@ from odam_d2.cli.common import (
     print_left_out,
     progress_bar,
     run_command,
+    task_within,
 )
 from odam_d2.cli.explain_report import report
 from odam_d2.cli.overlap import AHEAD, overlap, worth_overlapping
 from odam_d2.cli.processes import run_processes
-from odam_d2.cli.settings import read_config
+from odam_d2.cli.settings import read_config, surest
 from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import (
     METHODS,
@@ -145,13 +146,12 @@ def explain_image(
     attention_points: int = 0,
 ) -> Explained:
     """Detect in one image and explain what was found; see :mod:`odam_d2.cli.attention_points`."""
-    options = predictor.cfg.ODAM.EXPLAIN
     start = time.perf_counter()
     # Detections come in descending score.
     instances, trace = predictor.trace(
         image,
         (explainer.layer,),
-        lambda found: (found.scores >= options.CONFIDENCE_THRESHOLD).nonzero()[: options.MAX_INSTANCES, 0],
+        surest(predictor.cfg),
     )
     detected = time.perf_counter()
     explanation = predictor.explanation(image, instances, trace, targets, explainer)
@@ -193,11 +193,10 @@ def explain_folder(args: argparse.Namespace, progress: Progress) -> int:
     """One process of the run: its share of the images; the exit code is 0 where the folder has at least one."""
     start = time.perf_counter()
     images = progress.add_task("explaining", total=None)
-    within = progress.add_task("", total=None, visible=False)
+    tell_within = task_within(progress)
 
     def tell(done: int, total: int) -> None:
-        what = METHODS[explainer.settings.method].counts
-        progress.update(within, description=what, completed=done, total=total, visible=True)
+        tell_within(METHODS[explainer.settings.method].counts, done, total)
 
     # Mistakes that cost nothing to find come before the weights are read.
     cfg = read_config(args)

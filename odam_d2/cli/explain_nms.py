@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
-from odam_d2.cli.common import FAILED, prepare_for_network, print_left_out, progress_bar, run_command
+from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.files import name_images
@@ -97,16 +97,10 @@ def run(argv: Sequence[str] | None) -> int:
         raise ValueError("Soft-NMS lowers scores, it removes nobody; set ODAM.NMS.NAME to greedy, feature or odam")
     args.output.mkdir(parents=True, exist_ok=True)
     listed = 0
-    with (args.output / "removals.csv").open("w", newline="") as file, progress_bar() as progress:
+    with (args.output / "removals.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*FIELDS, *MEASURES])
         writer.writeheader()
-        for path in progress.track(list(names), description="explaining"):
-            try:
-                found = explain_image(predictor, path, names[path], args)
-            except (ValueError, OSError) as error:
-                named = str(path) in str(error)
-                print_left_out(progress.console, error if named else ValueError(f"{path}: {error}"))
-                continue
+        for _, found in each_image(names, "explaining", lambda path: explain_image(predictor, path, names[path], args)):
             writer.writerows(found)
             # What is done outlasts whatever ends the run.
             file.flush()

@@ -1,8 +1,11 @@
 """The config of a command, with what its options change."""
 
 import argparse
+from collections.abc import Callable
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.structures import Instances
 
 from odam_d2.config import load_config
 from odam_d2.data.own import add_datasets, is_described
@@ -54,3 +57,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.TRANSFORMERS.TEXT = args.text
     check_config(cfg)
     return cfg
+
+
+def surest(cfg: CfgNode) -> Callable[[Instances], torch.Tensor]:
+    """Which detections of an image a config shows: their positions, from all of them by descending score."""
+    options = cfg.ODAM.EXPLAIN
+    return lambda found: (found.scores >= options.CONFIDENCE_THRESHOLD).nonzero()[: options.MAX_INSTANCES, 0]

@@ -16,7 +16,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
-from odam_d2.cli.common import FAILED, prepare_for_network, print_left_out, progress_bar, run_command
+from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
 from odam_d2.data.objects import ImageObjects, load_objects
@@ -174,16 +174,11 @@ def run(argv: Sequence[str] | None) -> int:
     annotated = None if dataset is None else annotated_files(dataset_name(dataset))
     pair = load_pair(cfg, args.attention)
     args.output.mkdir(parents=True, exist_ok=True)
-    shown = 0
-    with progress_bar() as progress:
-        for path in progress.track(list(names), description="looking"):
-            try:
-                show_image(pair, path, args.output / f"{names[path]}_attention.png", annotated)
-            except (ValueError, OSError) as error:
-                named = str(path) in str(error)
-                print_left_out(progress.console, error if named else ValueError(f"{path}: {error}"))
-                continue
-            shown += 1
+
+    def show(path: Path) -> None:
+        show_image(pair, path, args.output / f"{names[path]}_attention.png", annotated)
+
+    shown = sum(1 for _ in each_image(names, "looking", show))
     print(f"{shown} of {len(names)} images: see {args.output}")
     return 0 if shown else FAILED
 

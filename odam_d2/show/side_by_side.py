@@ -22,7 +22,7 @@ from odam_d2.show.folders import (
     share_photographs,
     sheet_size,
 )
-from odam_d2.show.words import NO_DETECTIONS, meanings_of
+from odam_d2.show.words import NO_DETECTIONS, meanings_of, plural
 
 Meanings = Callable[[str], Mapping[str, str]]
 
@@ -110,10 +110,10 @@ def _check_path(path: Path, folders: Sequence[Path]) -> None:
 
 
 def _lead(runs: int, shared: int, others: int) -> str:
-    words = f"{_count(shared, 'photograph')}, each explained by {runs} runs."
+    words = f"{plural(shared, 'photograph')}, each explained by {runs} runs."
     if others:
         verb = "is" if others == 1 else "are"
-        words += f' {_count(others, "more photograph")} {verb} <a href="#unshared">not in all of them</a>.'
+        words += f' {plural(others, "more photograph")} {verb} <a href="#unshared">not in all of them</a>.'
     return words
 
 
@@ -198,7 +198,7 @@ def _photographs(
 def _contents(names: Sequence[str]) -> str:
     links = [f'<li><a href="#photograph-{i}">{escape(Path(name).name)}</a></li>\n' for i, name in enumerate(names, 1)]
     state = " open" if len(names) <= FEW_PHOTOGRAPHS else ""
-    title = _count(len(names), "photograph")
+    title = plural(len(names), "photograph")
     return f"<nav><details{state}><summary>{title}</summary>\n<ul>{''.join(links)}</ul></details></nav>\n"
 
 
@@ -211,7 +211,7 @@ def _row(
     own = f"{_address(path, run.path / page)}#{quote(image, safe='=&')}"
     times = f"detected in {entry['seconds_detection']:.3f} s"
     if entry["number_of_maps"]:
-        times += f", {_count(entry['number_of_maps'], 'map')} in {entry['seconds_maps']:.3f} s"
+        times += f", {plural(entry['number_of_maps'], 'map')} in {entry['seconds_maps']:.3f} s"
     shows = f"a row for each of {name}'s detections, the photograph and its maps" if entry["classes"] else NO_DETECTIONS
     return (
         f'<article class="row">\n<div class="words"><h3>{escape(name)}</h3>\n'
@@ -229,7 +229,7 @@ def _found(entry: Mapping[str, Any], run: ExplainedFolder) -> str:
         return f"{NO_DETECTIONS} of {run.run['confidence_threshold']}"
     classes = [f"{label} ×{n}" if n > 1 else label for label, n in Counter(entry["classes"]).items()]
     most = ", the most that were to be explained" if count == run.run["max_instances"] else ""
-    return f"{_count(count, 'detection')}{most}: {', '.join(classes)}; best score {max(entry['scores']):.2f}"
+    return f"{plural(count, 'detection')}{most}: {', '.join(classes)}; best score {max(entry['scores']):.2f}"
 
 
 def _unshared(others: Sequence[Unshared], names: Sequence[str]) -> str:
@@ -258,10 +258,6 @@ def _address(path: Path, target: Path) -> str:
 
 def _spaced(fact: str) -> str:
     return fact.replace("_", " ")
-
-
-def _count(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _join(names: Sequence[str]) -> str:

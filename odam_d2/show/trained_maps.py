@@ -23,6 +23,7 @@ from odam_d2.show.overlays import (
     overlay,
 )
 from odam_d2.show.sheets import GAP, MUTED, cut, draw_colour_bar, resize_heat, window_around
+from odam_d2.show.words import plural
 
 # Side of a map of a pair, width of the numbers between its two maps, and space around what belongs together.
 CELL, MIDDLE, SPACE = 210, 120, 30
@@ -150,7 +151,7 @@ def _block(title: str, caption: str, average: Image.Image, pairs: Sequence[Image
 
 def _caption(detector: DetectorMaps, score_threshold: float) -> str:
     count = int((detector.scores > score_threshold).sum())
-    return f"average map of {count} prediction{'s' * (count != 1)} with a score > {score_threshold:g}"
+    return f"average map of {plural(count, 'prediction')} with a score > {score_threshold:g}"
 
 
 def _length(text: str, size: int) -> int:

@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 BEFORE = "(before the sigmoid/softmax)"
+# What the sides of a box are called.
+SIDE_WORDS = {"x1": "left", "y1": "top", "x2": "right", "y2": "bottom"}
 # What a target's map answers.
 TARGET_MEANINGS = {
     "class_score": "why this class",
     "class_logit": f"why this class {BEFORE}",
-    "x1": "why its left side is there",
-    "y1": "why its top side is there",
-    "x2": "why its right side is there",
-    "y2": "why its bottom side is there",
+    **{side: f"why its {word} side is there" for side, word in SIDE_WORDS.items()},
     "combined": "everything together",
 }
 # A map shows what speaks for its target alone: what speaks against it is 0 as well.
@@ -18,6 +17,11 @@ NO_SUPPORT, STRONGEST = "0 = no support", "1 = strongest in this map"
 # Where a map shows attention instead.
 NO_ATTENTION = "0 = no attention"
 NO_DETECTIONS = "no detections above the threshold"
+
+
+def plural(count: int, word: str) -> str:
+    """Such as ``1 object`` or ``2 objects``."""
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def meanings_of(targets: Iterable[str], own: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ MODULES -= {
     "attention_points",
     "common",
     "explain_report",
+    "explained_objects",
     "main",
     "memory",
     "overlap",

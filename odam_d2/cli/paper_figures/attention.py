@@ -12,16 +12,16 @@ from odam_d2.cli.paper_figures.common import (
     check_images,
     draw_rows,
     load_detectors,
-    plural,
     save_figure,
-    surest,
 )
 from odam_d2.cli.paper_figures.methods import MethodMaps, add_method_options
+from odam_d2.cli.settings import surest
 from odam_d2.data.images import read_image
 from odam_d2.evaluation.people.attention import PIXELS_PER_DEGREE, attention_map
 from odam_d2.evaluation.people.fixations import Recording, check_inside, read_fixations
 from odam_d2.evaluation.study.examples import shrink_map
 from odam_d2.show.sheets import stack_sheets
+from odam_d2.show.words import plural
 
 DESCRIPTION = """Figure 13: where people looked in photographs, beside the maps of several methods.
 

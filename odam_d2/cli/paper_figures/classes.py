@@ -22,13 +22,13 @@ from odam_d2.cli.paper_figures.common import (
     load_detectors,
     name_detections,
     pictures_of,
-    plural,
     save_figure,
 )
 from odam_d2.data.images import read_image
 from odam_d2.explain.targets import closest_classes
 from odam_d2.modeling.explainable import PLACE
 from odam_d2.show.sheets import stack_sheets
+from odam_d2.show.words import plural
 
 DESCRIPTION = """Figure 6: why the detector sees this class, and what speaks for another one at the same place.
 

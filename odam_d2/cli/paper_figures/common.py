@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from PIL import Image
 
@@ -128,11 +126,6 @@ def save_figure(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
-def plural(count: int, word: str) -> str:
-    """Such as ``1 object`` or ``2 objects``."""
-    return f"{count} {word}{'s' * (count != 1)}"
-
-
 def load_detectors(args: argparse.Namespace) -> list[Detector]:
     """The detectors of a figure with :func:`add_image_options`.
 
@@ -148,12 +141,6 @@ def load_detectors(args: argparse.Namespace) -> list[Detector]:
         raise ValueError(f"two detectors are called {twice}; tell them apart with --names")
     configs = [read_config(argparse.Namespace(**{**vars(args), "config_file": file})) for file in files]
     return [Detector(name, ODAMPredictor(cfg)) for name, cfg in zip(names, configs)]
-
-
-def surest(cfg: CfgNode) -> Callable[[Instances], torch.Tensor]:
-    """Which detections of an image a config shows: their positions, from all of them by descending score."""
-    options = cfg.ODAM.EXPLAIN
-    return lambda found: (found.scores >= options.CONFIDENCE_THRESHOLD).nonzero()[: options.MAX_INSTANCES, 0]
 
 
 def check_found(count: int, path: Path, detector: Detector) -> None:

@@ -13,14 +13,13 @@ from odam_d2.cli.paper_figures.common import (
     draw_rows,
     load_detectors,
     pictures_of,
-    plural,
     save_figure,
 )
 from odam_d2.cli.paper_figures.objects import SharedObject, find_objects
 from odam_d2.data.images import read_image
 from odam_d2.explain import TARGETS, explain, target_name
 from odam_d2.show.sheets import stack_sheets
-from odam_d2.show.words import meanings_of
+from odam_d2.show.words import meanings_of, plural
 
 DESCRIPTION = """Figure 4: maps made at different layers, for the class and the top side of a detection.
 

@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from rich.progress import Progress
 
 from odam_d2.cli.arguments import add_layer, add_names, add_opts
-from odam_d2.cli.common import progress_bar
+from odam_d2.cli.common import progress_bar, task_within
 from odam_d2.cli.paper_figures.common import (
     Detector,
     PaperFigure,
@@ -21,14 +21,13 @@ from odam_d2.cli.paper_figures.common import (
     load_detectors,
     name_detections,
     pictures_of,
-    plural,
     save_figure,
-    surest,
 )
+from odam_d2.cli.settings import surest
 from odam_d2.data.images import read_image
 from odam_d2.explain import METHODS, TARGETS, Explainer, check_method_targets, explain, target_name
 from odam_d2.show.sheets import stack_sheets
-from odam_d2.show.words import meanings_of
+from odam_d2.show.words import meanings_of, plural
 
 DESCRIPTION = """Figure 1: maps of several methods for the same detections, side by side.
 
@@ -72,11 +71,10 @@ class MethodMaps:
     def __init__(self, detector: Detector, methods: Sequence[str], target: str, progress: Progress):
         self.detector, predictor = detector, detector.predictor
         (self._target,) = predictor.resolve_targets(target)
-        within = progress.add_task("", total=None, visible=False)
+        within = task_within(progress)
 
         def tell(method: str, done: int, total: int) -> None:
-            what = METHODS[method].counts
-            progress.update(within, description=what, completed=done, total=total, visible=True)
+            within(METHODS[method].counts, done, total)
 
         self._explainers: dict[str, Explainer] = {}
         for method in methods:

@@ -12,7 +12,8 @@ import torch
 from detectron2.structures import Instances
 
 from odam_d2.boxes import box_iou
-from odam_d2.cli.paper_figures.common import Detector, Row, check_found, name_detections, surest
+from odam_d2.cli.paper_figures.common import Detector, Row, check_found, name_detections
+from odam_d2.cli.settings import surest
 from odam_d2.structures import Trace
 
 # Detections of two detectors whose boxes overlap by more than this are the same object.

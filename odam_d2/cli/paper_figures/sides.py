@@ -23,15 +23,14 @@ from odam_d2.cli.paper_figures.common import (
     draw_rows,
     load_detectors,
     pictures_of,
-    plural,
     save_figure,
-    surest,
 )
+from odam_d2.cli.settings import surest
 from odam_d2.data.images import read_image
 from odam_d2.explain.targets import OUTWARDS, SIDES
 from odam_d2.modeling.explainable import PLACE, Observation
 from odam_d2.show.sheets import stack_sheets
-from odam_d2.show.words import TARGET_MEANINGS
+from odam_d2.show.words import SIDE_WORDS, TARGET_MEANINGS, plural
 
 DESCRIPTION = """Figure 5: what put one side of a box where it is, for several predictions of the same object.
 
@@ -43,7 +42,6 @@ misled them.
 LEAST_OVERLAP = 0.3
 # A side is elsewhere if it is further away than this part of the object's extent.
 LEAST_DISTANCE = 0.1
-WORDS = {"x1": "left", "y1": "top", "x2": "right", "y2": "bottom"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +79,7 @@ def differing(sides: np.ndarray, first: int, least: float, most: int) -> list[in
 
 def say_distance(side: str, distance: float) -> str:
     """How far a side is from the detection's, in words; positive is further out."""
-    return f"{WORDS[side]} side {abs(distance):.0f} px further {'out' if distance > 0 else 'in'}"
+    return f"{SIDE_WORDS[side]} side {abs(distance):.0f} px further {'out' if distance > 0 else 'in'}"
 
 
 class _Predictions(NamedTuple):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from odam_d2.evaluation.study.errors.energy import Shares
+from odam_d2.show.words import SIDE_WORDS
 
 # What a map is there for: it shows what is behind the error, or how it looks where there is none.
 BEHIND, REFERENCE = "behind", "reference"
-SIDE_WORDS = {"x1": "left", "y1": "top", "x2": "right", "y2": "bottom"}
 
 
 @dataclass(frozen=True, eq=False)

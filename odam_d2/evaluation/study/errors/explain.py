@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from odam_d2.boxes import box_areas, box_iou
 from odam_d2.data.objects import ImageObjects
 from odam_d2.evaluation.detections.error_modes import ERRORS, MISSED, ErrorModes, sort_errors
-from odam_d2.evaluation.study.errors.cases import BEHIND, REFERENCE, SIDE_WORDS, Case, View, say_side, wrong_sides
+from odam_d2.evaluation.study.errors.cases import BEHIND, REFERENCE, Case, View, say_side, wrong_sides
 from odam_d2.evaluation.study.errors.energy import energy_shares
 from odam_d2.evaluation.study.errors.settings import ErrorSettings
 from odam_d2.evaluation.study.sanity import cosine
@@ -21,6 +21,7 @@ from odam_d2.evaluation.study.selection import DETECTIONS
 from odam_d2.explain import Explainer
 from odam_d2.modeling.explainable import PLACE, Observation
 from odam_d2.predictor import ODAMPredictor
+from odam_d2.show.words import SIDE_WORDS
 from odam_d2.structures import Predictions
 
 

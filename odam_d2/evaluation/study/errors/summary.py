@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from odam_d2.evaluation.detections.error_modes import CORRECT, IGNORED, KINDS
-from odam_d2.evaluation.study.errors.cases import BEHIND, SIDE_WORDS, Case, View
+from odam_d2.evaluation.study.errors.cases import BEHIND, Case, View
 from odam_d2.evaluation.study.errors.energy import BACKGROUND, NEIGHBOUR, NOTHING, OBJECT
+from odam_d2.show.words import SIDE_WORDS
 
 SHARES = ("object", "neighbour", "background", "box")
 ERROR_COLUMNS = (
