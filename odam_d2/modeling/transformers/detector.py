@@ -101,14 +101,12 @@ class ODAMDETR(nn.Module):
             ValueError: what this detector does not have: losses on maps, embeddings.
         """
         if cfg.ODAM.TRAIN.ENABLED:
-            raise ValueError("ODAM.TRAIN.ENABLED is True, and ODAMDETR has no losses on maps; set it to False")
-        if cfg.ODAM.EMBEDDING.DIM:
-            raise ValueError(f"ODAM.EMBEDDING.DIM is {cfg.ODAM.EMBEDDING.DIM}, and ODAMDETR has no embeddings; set 0")
+            raise ValueError(f"ODAM.TRAIN.ENABLED is True, and {cls.__name__} has no losses on maps; set it to False")
+        if dim := cfg.ODAM.EMBEDDING.DIM:
+            raise ValueError(f"ODAM.EMBEDDING.DIM is {dim}, and {cls.__name__} has no embeddings; set 0")
         options = cfg.MODEL.TRANSFORMERS
-        network = build_network(options.NAME, options.CONFIG, options.NUM_CLASSES, cls.kind)
-        freeze_stages(network, cfg.MODEL.BACKBONE.FREEZE_AT)
         return {
-            "network": network,
+            "network": cls.network_from_config(cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "test_score_thresh": options.SCORE_THRESH_TEST,
@@ -116,6 +114,14 @@ class ODAMDETR(nn.Module):
             "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "nms": detector_nms(cfg, cls.batched_layer),
         }
+
+    @classmethod
+    def network_from_config(cls, cfg: CfgNode) -> nn.Module:
+        """The network that ``MODEL.TRANSFORMERS`` names, with the stages frozen that are not trained."""
+        options = cfg.MODEL.TRANSFORMERS
+        network = build_network(options.NAME, options.CONFIG, options.NUM_CLASSES, cls.kind)
+        freeze_stages(network, cfg.MODEL.BACKBONE.FREEZE_AT)
+        return network
 
     @property
     def device(self) -> torch.device:

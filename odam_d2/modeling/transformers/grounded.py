@@ -7,21 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from odam_d2.explain import Target
-from odam_d2.modeling.transformers.detector import ODAMDETR
-from odam_d2.modeling.transformers.library import GROUNDED, read_tokenizer
+from odam_d2.modeling.transformers.phrases import STOP, PhraseDetector
 from odam_d2.structures import Trace
-
-# What ends a phrase.
-STOP = "."
 
 
 @META_ARCH_REGISTRY.register()
-class ODAMGrounded(ODAMDETR):
+class ODAMGrounded(PhraseDetector):
     """GroundingDINO and MM-GroundingDINO with Detectron2's inputs and outputs, and :meth:`observe`.
 
     Its classes are the phrases of a text. A phrase's logit is the largest of its own tokens', its score the sigmoid of
@@ -38,29 +34,12 @@ class ODAMGrounded(ODAMDETR):
     """
 
     architecture = "ODAMGrounded"
-    kind = GROUNDED
 
     @configurable
     def __init__(self, *, network: Any, tokenizer: Any, text: str, **kwargs: Any):
-        super().__init__(network=network, **kwargs)
-        self.class_names = split_phrases(text)
-        self.num_classes = len(self.class_names)
+        super().__init__(network=network, text=text, **kwargs)
         tokens, self.phrase_tokens, self.words = tokenize(tokenizer, self.class_names, network.config.max_text_len)
         self.register_buffer("tokens", tokens, persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Translate ``MODEL.TRANSFORMERS`` into constructor arguments.
-
-        Raises:
-            ValueError: no text, or no name of a network, whose tokenizer is needed.
-        """
-        options = cfg.MODEL.TRANSFORMERS
-        split_phrases(options.TEXT)
-        if not options.NAME:
-            raise ValueError("ODAMGrounded reads the tokenizer of a model, too; name it in MODEL.TRANSFORMERS.NAME")
-        arguments = super().from_config(cfg)
-        return arguments | {"tokenizer": read_tokenizer(options.NAME), "text": options.TEXT}
 
     def token_target(self, word: str) -> Target:
         """The score of one word of the text as a target: the sigmoid of the largest logit of its tokens.
@@ -95,34 +74,13 @@ class ODAMGrounded(ODAMDETR):
         own = torch.stack([logits[:, tokens].amax(dim=1) for tokens in self.phrase_tokens], dim=1)
         return own, own.sigmoid()
 
-    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        raise ValueError("ODAMGrounded is not trained here; train ODAMDETR, or use weights that are trained already")
-
-
-def split_phrases(text: str) -> list[str]:
-    """The phrases of a text, lower-case, in order.
-
-    Args:
-        text: such as ``a bottle. a banana.``
-
-    Raises:
-        ValueError: there is none, or one occurs twice.
-    """
-    phrases = [" ".join(part.lower().split()) for part in text.split(STOP) if part.strip()]
-    if not phrases:
-        raise ValueError(f"the text {text!r} names nothing to look for; write phrases such as 'a bottle. a banana.'")
-    twice = [phrase for phrase in phrases if phrases.count(phrase) > 1]
-    if twice:
-        raise ValueError(f"the text {text!r} names {twice[0]!r} twice; each phrase is a class of its own")
-    return phrases
-
 
 def tokenize(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor, list[list[int]], dict[str, list[int]]]:
     """The text that the phrases make, as tokens.
 
     Args:
         tokenizer: of the network.
-        phrases: from :func:`split_phrases`.
+        phrases: from :func:`odam_d2.modeling.transformers.phrases.split_phrases`.
         most: tokens that the network has room for.
 
     Returns:

@@ -6,17 +6,14 @@ Shapes: N images, P patches, K phrases, T tokens, C channels, S side of the squa
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from odam_d2.modeling.clip.towers import Layer, kept_maps
-from odam_d2.modeling.nms import detector_nms
-from odam_d2.modeling.transformers.detector import ODAMDETR
-from odam_d2.modeling.transformers.grounded import split_phrases
-from odam_d2.modeling.transformers.library import GROUNDED, build_network, read_tokenizer
 from odam_d2.modeling.transformers.observation import QueryObservation
+from odam_d2.modeling.transformers.phrases import PhraseDetector
 from odam_d2.modeling.transformers.recording import Recording
 
 # Of the border that makes a photograph square, from 0 to 255: what the network was trained with.
@@ -24,7 +21,7 @@ GREY = 127.5
 
 
 @META_ARCH_REGISTRY.register()
-class ODAMOWL(ODAMDETR):
+class ODAMOWL(PhraseDetector):
     """OWLv2 with Detectron2's inputs and outputs, and :meth:`observe`.
 
     Its classes are the phrases of a text, and a place is a patch of the image. Images are at most S pixels high and
@@ -45,40 +42,14 @@ class ODAMOWL(ODAMDETR):
     """
 
     architecture = "ODAMOWL"
-    kind = GROUNDED
 
     @configurable
     def __init__(self, *, network: Any, tokenizer: Any, text: str, **kwargs: Any):
-        super().__init__(network=network, **kwargs)
-        self.class_names = split_phrases(text)
-        self.num_classes = len(self.class_names)
+        super().__init__(network=network, text=text, **kwargs)
         most = network.config.text_config.max_position_embeddings
         tokens, mask = tokenize_phrases(tokenizer, self.class_names, most)
         self.register_buffer("tokens", tokens, persistent=False)
         self.register_buffer("token_mask", mask, persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Translate ``MODEL.TRANSFORMERS`` into constructor arguments.
-
-        Raises:
-            ValueError: no text, or no name of a network, whose tokenizer is needed.
-        """
-        options = cfg.MODEL.TRANSFORMERS
-        split_phrases(options.TEXT)
-        if not options.NAME:
-            raise ValueError("ODAMOWL reads the tokenizer of a model, too; name it in MODEL.TRANSFORMERS.NAME")
-        return {
-            "network": build_network(options.NAME, options.CONFIG, options.NUM_CLASSES, cls.kind),
-            "tokenizer": read_tokenizer(options.NAME),
-            "text": options.TEXT,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "test_score_thresh": options.SCORE_THRESH_TEST,
-            "test_nms_thresh": options.NMS_THRESH_TEST,
-            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "nms": detector_nms(cfg, cls.batched_layer),
-        }
 
     @property
     def strides(self) -> dict[str, int]:
@@ -148,16 +119,13 @@ class ODAMOWL(ODAMDETR):
             output = self.network(pixel_values=pixels, **self.text_inputs(len(pixels)))
         return output, Recording(stages=list(maps.values()))
 
-    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        raise ValueError("ODAMOWL is not trained here; train ODAMDETR, or use weights that are trained already")
-
 
 def tokenize_phrases(tokenizer: Any, phrases: Sequence[str], most: int) -> tuple[Tensor, Tensor]:
     """Phrases as tokens, each for itself.
 
     Args:
         tokenizer: of the network.
-        phrases: from :func:`odam_d2.modeling.transformers.grounded.split_phrases`.
+        phrases: from :func:`odam_d2.modeling.transformers.phrases.split_phrases`.
         most: tokens that the network has room for.
 
     Returns:

@@ -12,7 +12,8 @@ from helpers import random_input, random_photo, small_cfg
 from odam_d2.cli import explain
 from odam_d2.explain import GradientExplainer, target_name
 from odam_d2.modeling import ODAMDETR, ODAMGrounded
-from odam_d2.modeling.transformers.grounded import split_phrases, tokenize
+from odam_d2.modeling.transformers.grounded import tokenize
+from odam_d2.modeling.transformers.phrases import split_phrases
 from transformer_networks import PLAIN, spread_queries, tiny_network
 
 transformers = pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
