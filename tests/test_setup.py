@@ -36,9 +36,11 @@ def test_every_module_and_the_pages_are_in_the_package(built):
     modules = [str(path) for path in Path("odam_d2").rglob("*.py")]
     assert not [path for path in modules if not (built / path).is_file()]
     pages = (
+        "show/templates/base.css",
         "show/templates/report.html",
         "show/templates/side_by_side.html",
         "evaluation/people/templates/marker.html",
+        "evaluation/people/templates/signed.js",
         "evaluation/people/templates/trust.html",
         "evaluation/study/templates/errors.html",
         "evaluation/study/templates/evaluation.html",

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from odam_d2.show.overlays import (
     check_image,
     draw_detection,
 )
+from odam_d2.show.template import around_data
 from odam_d2.show.words import NO_ATTENTION, NO_DETECTIONS, NO_SUPPORT, STRONGEST, TARGET_MEANINGS
 
 PHOTO_QUALITY, THUMBNAIL_QUALITY = 82, 75
@@ -266,9 +266,8 @@ def page_end(
 
 def _template(title: str) -> tuple[str, str]:
     """What stands before and after the data of a page."""
-    template = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
-    before, after = template.replace("<!-- title -->", html.escape(title)).split("<!-- data -->")
-    return before, after
+    before, after = around_data("odam_d2.show", "report.html")
+    return before.replace("<!-- title -->", html.escape(title)), after
 
 
 def data_script(identifier: str, data: Any) -> str:

@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from odam_d2.show.folders import (
     share_photographs,
     sheet_size,
 )
+from odam_d2.show.template import fill_template
 from odam_d2.show.words import NO_DETECTIONS, meanings_of, plural
 
 Meanings = Callable[[str], Mapping[str, str]]
@@ -38,6 +38,7 @@ FACTS = (
     "max_instances",
     "device",
 )
+
 # What a fact affects besides the detector: the page warns where it is not the same in all runs.
 EFFECTS = {
     "method": "the maps",
@@ -89,10 +90,7 @@ def write_side_by_side(
         "photographs": "".join(_photographs(path, runs, names, shared)),
         "unshared": _unshared(others, names),
     }
-    page = files("odam_d2.show").joinpath("templates/side_by_side.html").read_text(encoding="utf-8")
-    # No part holds a comment: all that comes from outside is escaped.
-    for name, text in parts.items():
-        page = page.replace(f"<!-- {name} -->", text)
+    page = fill_template("odam_d2.show", "side_by_side.html", parts)
     # A file name that is not valid text must not cost the page.
     write_atomically(path, page.encode("utf-8", errors="replace"))
     return shared, others

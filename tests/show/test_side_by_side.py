@@ -4,7 +4,6 @@ import os
 import re
 from html import escape
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +13,7 @@ from PIL import Image
 from browser import run_browser, visit
 from explained_folders import RUN, write_explained
 from odam_d2.show.side_by_side import FEW_PHOTOGRAPHS, write_side_by_side
+from odam_d2.show.template import read_template
 
 NASTY = "<b>&\"'<!-- title --> #1 50% é 猫.png"
 
@@ -238,7 +238,7 @@ def test_the_page_has_no_script_asks_no_network_and_looks_like_the_others(two, t
     _, page = compared(tmp_path, *two)
     assert "script" not in page.tags and "http" not in page.source.replace("http-equiv", "")
     assert "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'" in page.source
-    report = files("odam_d2.show").joinpath("templates/report.html").read_text(encoding="utf-8")
+    report = read_template("odam_d2.show", "report.html")
     own, other = (re.search(r":root \{.*?\n\}\n@media.*?\n\}\n", text, re.DOTALL)[0] for text in (page.source, report))
     assert own == other
 

@@ -8,7 +8,6 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from odam_d2.explain import METHODS
 from odam_d2.files import open_atomically
 from odam_d2.show.overlays import BRIGHTNESS, LUT, OPACITY, SATURATION
 from odam_d2.show.page import data_script
+from odam_d2.show.template import around_data
 
 # Opacity of each of the 256 colours, as in the overlays.
 ALPHA = np.rint(255 * OPACITY * np.sqrt(np.arange(256) / 255)).astype(np.uint8)
@@ -62,8 +62,7 @@ def write_evaluation_page(
     numbers = {(row["image_id"], row["annotation_id"]): number for number, row in enumerate(objects)}
     reasons = extreme_objects(entries.values(), methods)
     wanted = {image_id for image_id, _ in reasons}
-    template = resources("odam_d2.evaluation.study").joinpath("templates/evaluation.html").read_text(encoding="utf-8")
-    before, after = template.split("<!-- data -->")
+    before, after = around_data("odam_d2.evaluation.study", "evaluation.html")
     shown = []
     # A file name that is not valid text must not cost the page.
     with open_atomically(path, errors="replace") as file:

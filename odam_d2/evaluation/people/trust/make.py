@@ -6,7 +6,6 @@ Shapes: (h,w) image.
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from odam_d2.files import open_atomically
 from odam_d2.show.overlays import draw_detections, overlay
 from odam_d2.show.page import data_script, fit
 from odam_d2.show.sheets import resize_heat
+from odam_d2.show.template import around_data
 
 # Longest side of a picture, and how good its JPEG is.
 SIDE, QUALITY = 640, 82
@@ -85,8 +85,7 @@ def write_pages(
         ValueError: an image or a map that cannot be used; the message names it.
         OSError: a page cannot be written.
     """
-    template = files("odam_d2.evaluation.people").joinpath("templates/trust.html").read_text(encoding="utf-8")
-    before, after = template.split("<!-- data -->")
+    before, after = around_data("odam_d2.evaluation.people", "trust.html")
     pages = []
     for participant in study.participants:
         questions = [_question(study, question, maps) for question in study.questions_of(participant)]

@@ -1,6 +1,5 @@
 """The blind marker's page: does a drawn box mean the object? Neither the method nor the participant is told."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from odam_d2.evaluation.people.trust.studies import Study
 from odam_d2.files import open_atomically
 from odam_d2.show.overlays import draw_detections
 from odam_d2.show.page import data_script, fit
+from odam_d2.show.template import around_data
 
 RED = (235, 40, 40)
 
@@ -45,8 +45,7 @@ def write_marker_page(path: Path, study: Study, answers: Answers) -> None:
         drawn = draw_detections(small, boxes, ["", ""], [RED, BLUE], width=3)
         text = f"Does the blue box mean the {item.name} in the red box?"
         questions.append({"id": question.id, "text": text, "photo": picture(drawn, None)})
-    template = files("odam_d2.evaluation.people").joinpath("templates/marker.html").read_text(encoding="utf-8")
-    before, after = template.split("<!-- data -->")
+    before, after = around_data("odam_d2.evaluation.people", "marker.html")
     with open_atomically(path, errors="replace") as file:
         file.write(before)
         # Ids hold a participant's number: the page shows them to nobody.

@@ -5,7 +5,6 @@ One self-contained file of plain HTML, ``templates/errors.html`` filled in.
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from odam_d2.evaluation.study.errors.pictures import Picture
 from odam_d2.evaluation.study.errors.settings import ErrorSettings
 from odam_d2.evaluation.study.errors.summary import say_energy
 from odam_d2.files import write_atomically
+from odam_d2.show.template import fill_template
 
 
 class Shown(NamedTuple):
@@ -60,10 +60,7 @@ def write_errors_page(
         "groups": "".join(_group(kind, summary, shown) for kind in KINDS),
         "details": "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()),
     }
-    page = files("odam_d2.evaluation.study").joinpath("templates/errors.html").read_text(encoding="utf-8")
-    # No part holds a comment: all that comes from outside is escaped.
-    for name, text in parts.items():
-        page = page.replace(f"<!-- {name} -->", text)
+    page = fill_template("odam_d2.evaluation.study", "errors.html", parts)
     write_atomically(path, page.encode("utf-8", errors="replace"))
 
 
