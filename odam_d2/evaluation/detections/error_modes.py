@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odam_d2.boxes import box_areas, box_intersections, box_iou
-from odam_d2.evaluation.metrics.localization import checked_boxes
+from odam_d2.evaluation.metrics.matching import check_matching
 
 # What a detection can be: right, one of five errors, or on a region that does not count.
 CORRECT, IGNORED = "correct", "ignored"
@@ -93,7 +93,9 @@ def sort_errors(
             f"the thresholds are background {background} and foreground {foreground}; 0 <= background < foreground <= "
             "1 is needed"
         )
-    targets, gt_labels, crowd, own, ranks, labels = _checked(gt_boxes, gt_classes, gt_crowd, boxes, scores, classes)
+    targets, gt_labels, crowd, own, ranks, labels = check_matching(
+        gt_boxes, gt_classes, gt_crowd, boxes, scores, classes
+    )
     iou = box_iou(own, targets) * ~crowd
     same = (labels[:, None] == gt_labels) & ~crowd
     found = _match(iou, same, ranks, foreground)
@@ -113,28 +115,6 @@ def sort_errors(
     missed = [row for row in range(len(targets)) if found[row] < 0 and not crowd[row] and row not in meant]
     overlap = np.array([iou[d, row] if row >= 0 else 0.0 for d, row in enumerate(objects)], dtype=np.float64)
     return ErrorModes(kinds, objects, rivals, overlap, found, np.array(missed, dtype=np.int64))
-
-
-def _checked(
-    gt_boxes: np.ndarray,
-    gt_classes: np.ndarray,
-    gt_crowd: np.ndarray | None,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    classes: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, classes and crowd flags of the objects, boxes, scores and classes of the detections, if they fit."""
-    targets, own = checked_boxes(gt_boxes), checked_boxes(boxes)
-    ranks, labels, gt_labels = np.asarray(scores, dtype=np.float64), np.asarray(classes), np.asarray(gt_classes)
-    crowd = np.zeros(len(targets), dtype=bool) if gt_crowd is None else np.asarray(gt_crowd).astype(bool)
-    if not len(targets) == len(gt_labels) == len(crowd) or not len(own) == len(ranks) == len(labels):
-        raise ValueError(
-            f"{len(targets)} objects have {len(gt_labels)} classes and {len(crowd)} crowd flags; "
-            f"{len(own)} detections have {len(ranks)} scores and {len(labels)} classes"
-        )
-    if np.isnan(ranks).any():
-        raise ValueError("scores must not contain NaN")
-    return targets, gt_labels, crowd, own, ranks, labels
 
 
 def _match(iou: np.ndarray, same: np.ndarray, scores: np.ndarray, foreground: float) -> np.ndarray:

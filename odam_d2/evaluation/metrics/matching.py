@@ -3,10 +3,66 @@
 Shapes: G objects, D detections, K pairs. Boxes are XYXY in pixels.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from odam_d2.boxes import box_iou as unchecked_iou
 from odam_d2.evaluation.metrics.localization import checked_boxes
+
+
+class MatchingInput(NamedTuple):
+    """The objects and detections of an image as arrays that fit.
+
+    Attributes:
+        gt_boxes: (G,4) float64.
+        gt_classes: (G,).
+        gt_crowd: (G,) bool.
+        boxes: of the detections, (D,4) float64.
+        scores: (D,) float64.
+        classes: (D,).
+    """
+
+    gt_boxes: np.ndarray
+    gt_classes: np.ndarray
+    gt_crowd: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+def check_matching(
+    gt_boxes: np.ndarray,
+    gt_classes: np.ndarray,
+    gt_crowd: np.ndarray | None,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+) -> MatchingInput:
+    """Objects and detections that are to be matched, if they fit.
+
+    Args:
+        gt_boxes: (G,4).
+        gt_classes: (G,).
+        gt_crowd: (G,) bool; None for none.
+        boxes: (D,4).
+        scores: (D,).
+        classes: (D,).
+
+    Raises:
+        ValueError: shapes that do not fit, or NaN.
+    """
+    targets, found = checked_boxes(gt_boxes), checked_boxes(boxes)
+    ranks, labels, gt_labels = np.asarray(scores, dtype=np.float64), np.asarray(classes), np.asarray(gt_classes)
+    crowd = np.zeros(len(targets), dtype=bool) if gt_crowd is None else np.asarray(gt_crowd).astype(bool)
+    if not len(targets) == len(gt_labels) == len(crowd) or not len(found) == len(ranks) == len(labels):
+        raise ValueError(
+            f"{len(targets)} objects have {len(gt_labels)} classes and {len(crowd)} crowd flags; "
+            f"{len(found)} detections have {len(ranks)} scores and {len(labels)} classes"
+        )
+    if np.isnan(ranks).any():
+        raise ValueError("scores must not contain NaN")
+    return MatchingInput(targets, gt_labels, crowd, found, ranks, labels)
 
 
 def well_detected(
@@ -40,17 +96,9 @@ def well_detected(
     Raises:
         ValueError: shapes that do not fit, or NaN.
     """
-    targets, found = checked_boxes(gt_boxes), checked_boxes(boxes)
-    ranks = np.asarray(scores, dtype=np.float64)
-    crowd = np.zeros(len(targets), dtype=bool) if gt_crowd is None else np.asarray(gt_crowd).astype(bool)
-    labels, gt_labels = np.asarray(classes), np.asarray(gt_classes)
-    if not len(targets) == len(gt_labels) == len(crowd) or not len(found) == len(ranks) == len(labels):
-        raise ValueError(
-            f"{len(targets)} objects have {len(gt_labels)} classes and {len(crowd)} crowd flags; "
-            f"{len(found)} detections have {len(ranks)} scores and {len(labels)} classes"
-        )
-    if np.isnan(ranks).any():
-        raise ValueError("scores must not contain NaN")
+    targets, gt_labels, crowd, found, ranks, labels = check_matching(
+        gt_boxes, gt_classes, gt_crowd, boxes, scores, classes
+    )
     iou = box_iou(targets, found)
     allowed = (gt_labels[:, None] == labels) & ~crowd[:, None] & (ranks > score_threshold) & (iou > iou_threshold)
     rows, columns = allowed.nonzero()
