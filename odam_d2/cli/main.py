@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate-crowdhuman": "AP, MR-2, JI and recall of a file of detections",
     "make-synthetic-crowd": "make the synthetic crowds that stand in for CrowdHuman",
     "convert-odgt": "turn CrowdHuman's odgt into COCO's JSON",
+    "check-hub-models": "check transformer detectors with weights of the Hugging Face hub",
     "prepare-backbone": "fetch EfficientNet-Lite0's ImageNet weights for training",
     "export-weights": "turn a training checkpoint into weights to ship",
 }

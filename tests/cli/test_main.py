@@ -27,9 +27,7 @@ MODULES -= {
 # Fronts whose names are older than those of the commands.
 NAMES = {"evaluate_explanations": "evaluate", "sanity_check": "sanity", "train_net": "train"}
 # The others are no commands of odam.
-FRONTS = sorted(
-    path for path in Path("scripts").glob("*.py") if path.stem not in ("benchmark", "check_hub_models", "docs_roles")
-)
+FRONTS = sorted(path for path in Path("scripts").glob("*.py") if path.stem not in ("benchmark", "docs_roles"))
 FRONTS += [Path("projects/ODAM/train_net.py"), Path("projects/ODAM/figures.py")]
 
 
