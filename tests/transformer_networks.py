@@ -73,3 +73,16 @@ def tiny_detr(kind: str, seed: int = 0, network: nn.Module | None = None, **opti
 
     arguments = {"pixel_mean": [120.0, 110.0, 100.0], "pixel_std": [60.0, 58.0, 57.0]}
     return ODAMDETR(network=network or tiny_network(kind, seed), **{**arguments, **options}).eval()
+
+
+def quick_checkpoint(kind: str, folder) -> str:
+    """The file of a checkpoint of a quick config, ``detr`` or ``rt_detr``, whose queries differ."""
+    from detectron2.modeling import build_model
+
+    from helpers import small_cfg
+
+    torch.manual_seed(0)
+    model = build_model(small_cfg(kind))
+    spread_queries(model.network)
+    torch.save({"model": model.state_dict()}, folder / f"{kind}.pth")
+    return str(folder / f"{kind}.pth")

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from PIL import Image
 
 from helpers import random_photo, small_cfg
@@ -16,19 +15,14 @@ from odam_d2 import ODAMPredictor
 from odam_d2.cli import explain
 from odam_d2.cli.attention_points import place_grid, place_maps
 from odam_d2.explain import location_attention
-from transformer_networks import spread_queries
+from transformer_networks import quick_checkpoint
 
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model(small_cfg("detr"))
-    spread_queries(model.network)
-    path = tmp_path_factory.mktemp("weights") / "detr.pth"
-    torch.save({"model": model.state_dict()}, path)
-    return str(path)
+    return quick_checkpoint("detr", tmp_path_factory.mktemp("weights"))
 
 
 def test_places_are_the_centres_of_equal_parts():

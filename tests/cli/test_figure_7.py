@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from PIL import Image
 
 from helpers import random_photo, small_cfg
@@ -11,7 +10,7 @@ from odam_d2 import ODAMPredictor
 from odam_d2.cli.figures import main
 from odam_d2.cli.paper_figures import queries
 from odam_d2.explain import location_attention
-from transformer_networks import spread_queries
+from transformer_networks import quick_checkpoint
 
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
@@ -20,10 +19,7 @@ pytest.importorskip("transformers", reason="the extra 'transformers' is not inst
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for kind in ("detr", "rt_detr"):
-        torch.manual_seed(0)
-        model = build_model(small_cfg(kind))
-        spread_queries(model.network)
-        torch.save({"model": model.state_dict()}, folder / f"{kind}.pth")
+        quick_checkpoint(kind, folder)
     return folder
 
 

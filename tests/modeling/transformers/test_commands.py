@@ -3,8 +3,6 @@
 import json
 
 import pytest
-import torch
-from detectron2.modeling import build_model
 from PIL import Image
 
 from cli.conftest import call
@@ -12,7 +10,7 @@ from evaluation.explained import register, unregister, write_dataset
 from helpers import random_photo, small_cfg
 from odam_d2 import ODAMPredictor
 from odam_d2.cli import evaluate, explain, sanity
-from transformer_networks import spread_queries
+from transformer_networks import quick_checkpoint
 
 pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
 
@@ -24,12 +22,7 @@ NAME = "odam_queried"
 def weights(tmp_path_factory):
     """kind -> a checkpoint of the quick config whose queries differ."""
     folder = tmp_path_factory.mktemp("weights")
-    for kind in ("detr", "rt_detr"):
-        torch.manual_seed(0)
-        model = build_model(small_cfg(kind))
-        spread_queries(model.network)
-        torch.save({"model": model.state_dict()}, folder / f"{kind}.pth")
-    return {kind: str(folder / f"{kind}.pth") for kind in ("detr", "rt_detr")}
+    return {kind: quick_checkpoint(kind, folder) for kind in ("detr", "rt_detr")}
 
 
 @pytest.fixture(scope="module")
