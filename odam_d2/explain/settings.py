@@ -23,6 +23,8 @@ class ExplainSettings:
         drise_masks: of D-RISE, an image.
         drise_batch: masked images that go through the detector at a time.
         drise_seed: of D-RISE's masks.
+        amp: changed images, of D-RISE, Deletion and Insertion, go through the detector in mixed precision, see
+            :func:`odam_d2.explain.masks.black_box.observe_images`.
         bbam_steps: of the optimisation of each of BBAM's masks.
         bbam_outside: what it shows instead of what it hides, ``mean`` (the colour that the detector subtracts from its
             images) or ``blurred``.
@@ -39,6 +41,7 @@ class ExplainSettings:
     drise_masks: int = 5000
     drise_batch: int = 8
     drise_seed: int = 0
+    amp: bool = False
     bbam_steps: int = 300
     bbam_outside: str = "mean"
 
@@ -74,6 +77,7 @@ class ExplainSettings:
             memory=options.MEMORY,
             drise_masks=options.DRISE_MASKS,
             drise_batch=options.DRISE_BATCH,
+            amp=options.AMP,
             bbam_steps=options.BBAM_STEPS,
             bbam_outside=options.BBAM_OUTSIDE,
         )
@@ -82,7 +86,7 @@ class ExplainSettings:
         """What of the settings has an influence on the maps, for the record of a run."""
         kind = METHODS[self.method].kind
         if kind == "masks":
-            return {"method": self.method, "masks": self.drise_masks, "seed": self.drise_seed}
+            return {"method": self.method, "masks": self.drise_masks, "seed": self.drise_seed, "amp": self.amp}
         if kind == "region_masks":
             return {"method": self.method, "steps": self.bbam_steps, "outside": self.bbam_outside}
         if kind == "attention":

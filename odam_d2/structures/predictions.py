@@ -1,10 +1,11 @@
 """Everything a detector says about one image, before non-maximum suppression: :class:`Predictions`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from odam_d2.structures.precision import full_precision
 from odam_d2.structures.trace import Size
 
 
@@ -48,3 +49,13 @@ class Predictions:
         if isinstance(classes, int):
             return self.boxes[:, classes]
         return self.boxes[torch.arange(len(self), device=self.boxes.device), classes]
+
+    def to_full_precision(self) -> "Predictions":
+        """The same, whatever of it autocast made half precision."""
+        return replace(
+            self,
+            boxes=full_precision(self.boxes),
+            class_vectors=full_precision(self.class_vectors),
+            class_scores=full_precision(self.class_scores),
+            objectness=None if self.objectness is None else full_precision(self.objectness),
+        )

@@ -10,14 +10,14 @@ from odam_d2.predictor import ODAMPredictor
 
 def test_a_config_without_a_word_gives_the_defaults():
     assert ExplainSettings.from_options(small_cfg("fcos").ODAM.EXPLAIN) == ExplainSettings()
-    assert ExplainSettings() == ExplainSettings("odam", "fpn", "none", "exact", 1.0, 5000, 8, 0)
+    assert ExplainSettings() == ExplainSettings("odam", "fpn", "none", "exact", 1.0, 5000, 8, 0, False)
 
 
 def test_every_key_of_a_config_arrives():
     keys = {"METHOD": "drise", "LAYER": "res4", "SMOOTHING": "gaussian", "PATH": "auto", "MEMORY": 0.5}
-    keys |= {"DRISE_MASKS": 7, "DRISE_BATCH": 3}
+    keys |= {"DRISE_MASKS": 7, "DRISE_BATCH": 3, "AMP": True}
     options = small_cfg("fcos", [word for key, value in keys.items() for word in (f"ODAM.EXPLAIN.{key}", value)])
-    expected = ExplainSettings("drise", "res4", "gaussian", "auto", 0.5, 7, 3, 0)
+    expected = ExplainSettings("drise", "res4", "gaussian", "auto", 0.5, 7, 3, 0, True)
     assert ExplainSettings.from_options(options.ODAM.EXPLAIN) == expected
 
 
@@ -43,7 +43,7 @@ def test_the_record_of_a_run_tells_what_had_an_influence():
     gradients = ExplainSettings(layer="res4", smoothing="gaussian", drise_masks=7).describe()
     assert gradients == {"method": "odam", "layer": "res4", "smoothing": "gaussian", "path": "exact"}
     masks = ExplainSettings("drise", layer="res4", drise_masks=7, drise_seed=2).describe()
-    assert masks == {"method": "drise", "masks": 7, "seed": 2}
+    assert masks == {"method": "drise", "masks": 7, "seed": 2, "amp": False}
 
 
 def test_an_explainer_is_made_as_the_settings_say():

@@ -11,18 +11,19 @@ from odam_d2.explain.masks.black_box import class_predictions
 from odam_d2.predictor import ODAMPredictor
 
 
-def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray) -> ScoreOf:
+def object_score(predictor: ODAMPredictor, label: int, box: np.ndarray, amp: bool = False) -> ScoreOf:
     """What Deletion and Insertion ask: the best score of the class among predictions before NMS with IoU > 0.5.
 
     Args:
         predictor: the detector.
         label: class of the object.
         box: of the object, (4,); IoUs are taken at the network's size.
+        amp: as in :func:`odam_d2.explain.masks.black_box.observe_images`.
 
     Returns:
         (n,h,w,3) uint8 BGR -> (n,) in [0,1].
     """
-    predict = class_predictions(predictor.model)
+    predict = class_predictions(predictor.model, amp)
 
     def scores(images: np.ndarray) -> np.ndarray:
         found = predict(torch.stack([predictor.network_input(image) for image in images]), label)

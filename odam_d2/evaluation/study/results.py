@@ -89,6 +89,7 @@ def _told(settings: ExplanationSettings) -> dict[str, Any]:
         told |= {"protocol": settings.protocol, "steps": settings.steps}
     explain = settings.explain
     told |= {"layer": explain.layer, "smoothing": explain.smoothing, "path": explain.path}
+    told |= {"amp": True} if explain.amp else {}
     told |= {"drise_masks": explain.drise_masks} if "drise" in settings.methods else {}
     return told | ({"bbam_steps": explain.bbam_steps} if "bbam" in settings.methods else {})
 

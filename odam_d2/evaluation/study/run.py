@@ -305,7 +305,7 @@ class ExplanationEvaluator(DatasetEvaluator):
                 image,
                 heat,
                 box,
-                object_score(self._predictor, label, box),
+                object_score(self._predictor, label, box, self._settings.explain.amp),
                 self._settings.protocol,
                 self._settings.steps,
                 self._batch,

@@ -59,15 +59,21 @@ class Observer(Protocol):
         """One forward pass."""
 
 
-def observe_images(detector: Observer, images: Tensor) -> list[Predictions]:
+def observe_images(detector: Observer, images: Tensor, amp: bool = False) -> list[Predictions]:
     """Everything a detector says about some images, before NMS.
 
     Args:
         detector: any that can be observed; it is left as it was found.
         images: pixels as the model takes them, its channel order, (n,3,h,w).
+        amp: in mixed precision, bfloat16 on a CPU and float16 on a GPU.
+
+    Returns:
+        predictions of each image, in full precision.
     """
-    observation = detector.observe([{"image": image} for image in images], layers=())
-    return [observation.predictions(i) for i in range(len(images))]
+    with torch.autocast(images.device.type, enabled=amp):
+        observation = detector.observe([{"image": image} for image in images], layers=())
+        found = [observation.predictions(i) for i in range(len(images))]
+    return [one.to_full_precision() for one in found] if amp else found
 
 
 def _check(detector: Observer) -> None:
@@ -79,7 +85,11 @@ def _check(detector: Observer) -> None:
 
 
 def proposal_function(
-    detector: Observer, max_proposals: int = 100, score_threshold: float = 0.01, nms_threshold: float = 0.5
+    detector: Observer,
+    max_proposals: int = 100,
+    score_threshold: float = 0.01,
+    nms_threshold: float = 0.5,
+    amp: bool = False,
 ) -> Callable[[Tensor], list[Proposals]]:
     """The ``detect`` that :class:`odam_d2.explain.masks.drise.DRISE` asks for.
 
@@ -92,6 +102,7 @@ def proposal_function(
         max_proposals: R is at most this.
         score_threshold: least score of the best class, in [0,1].
         nms_threshold: IoU above which the weaker of two proposals goes, in [0,1]; 1 keeps them all.
+        amp: as in :func:`observe_images`.
 
     Returns:
         images (n,3,h,w), of pixels as the model takes them, to n proposals: boxes (R,4) in network-input pixels,
@@ -103,7 +114,7 @@ def proposal_function(
     _check(detector)
 
     def detect(images: Tensor) -> list[Proposals]:
-        found = observe_images(detector, images)
+        found = observe_images(detector, images, amp)
         return [best_proposals(one, max_proposals, score_threshold, nms_threshold) for one in found]
 
     return detect
@@ -131,11 +142,12 @@ def best_proposals(
     return Proposals(boxes[chosen], found.class_vectors[places[chosen]], objectness)
 
 
-def class_predictions(detector: Observer) -> Callable[[Tensor, int], list[ClassPredictions]]:
+def class_predictions(detector: Observer, amp: bool = False) -> Callable[[Tensor, int], list[ClassPredictions]]:
     """Everything the detector says about one class: every place, whatever its score, before NMS.
 
     Args:
         detector: any that can be observed; it is left as it was found.
+        amp: as in :func:`observe_images`.
 
     Returns:
         (images (n,3,h,w), of pixels as the model takes them; class) to n :class:`ClassPredictions`, in no order of
@@ -152,7 +164,7 @@ def class_predictions(detector: Observer) -> Callable[[Tensor, int], list[ClassP
             ClassPredictions(
                 clip_boxes_to_image(one.boxes_of(label), one.image_size), one.class_scores[:, label], one.image_size
             )
-            for one in observe_images(detector, images)
+            for one in observe_images(detector, images, amp)
         ]
 
     return detect
@@ -173,8 +185,8 @@ class BlackBoxExplainer:
     def __init__(self, detector: Observer, settings: ExplainSettings, progress: Progress | None = None):
         self.settings, self.progress = settings, progress
         self.drise = DRISE(settings.drise_masks, batch=settings.drise_batch, seed=settings.drise_seed)
-        self._detect = proposal_function(detector)
-        # Class vectors are looked up among all that the detector says about the whole image.
+        self._detect = proposal_function(detector, amp=settings.amp)
+        # Class vectors are looked up among all that the detector says about the whole image, in full precision.
         self._every = proposal_function(detector, 10**6, 0.0, 1.0)
 
     def __repr__(self) -> str:

@@ -93,6 +93,18 @@ def test_the_authors_protocol_records_every_tenth_step(predictor, dataset, tmp_p
     assert list(curves) == ["deletion_curve"] and curves["deletion_curve"]["x"] == [0, 50, 100]
 
 
+def test_mixed_precision_is_for_changed_images_alone_and_the_page_says_so(predictor, dataset, tmp_path):
+    for amp in (False, True):
+        options = {"metrics": ("insertion_auc",), "steps": 4, "explain": ExplainSettings(amp=amp)}
+        evaluate(predictor, tmp_path / str(amp), settings("odam", **options), images=["3"])
+    whole, halved = (read_rows(tmp_path / str(amp) / "objects.csv") for amp in (False, True))
+    assert [row["enpg_box"] for row in halved] == [row["enpg_box"] for row in whole]
+    areas, near = ([float(row["insertion_auc"]) for row in rows] for rows in (whole, halved))
+    assert near == pytest.approx(areas, rel=0.1) and near != areas
+    assert "- amp: True" in (tmp_path / "True" / "tables.md").read_text()
+    assert "- amp" not in (tmp_path / "False" / "tables.md").read_text()
+
+
 def test_bbam_is_measured_beside_others_and_refused_where_there_are_no_regions(quick_weights, tmp_path):
     weights = quick_weights("faster_rcnn")
     predictor = make_predictor("faster_rcnn", weights)
