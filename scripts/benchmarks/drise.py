@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 
 import torch
@@ -42,14 +42,15 @@ def compare(kind: str, images: int, options: Options) -> Iterator[dict]:
     photo = data.astronaut()[:, :, ::-1].copy()
     _, trace = predictor.trace(photo, instances=lambda found: (found.scores > 0.1).nonzero()[:, 0])
     image = predictor.network_input(photo).to(predictor.model.device)
-    detect = proposal_function(predictor.model)
+    detect, detect_amp = (proposal_function(predictor.model, amp=amp) for amp in (False, True))
     vectors = class_vectors(predictor.model, image, trace)
     for batch in BATCHES:
         drise = DRISE(masks=images, batch=batch)
-        plain, masked = alternate(
+        plain, masked, mixed = alternate(
+            options.repeats,
             lambda batch=batch: infer(predictor.model, image, images, batch),
             lambda drise=drise: drise(detect, image, trace.clipped_boxes, vectors),
-            options.repeats,
+            lambda drise=drise: drise(detect_amp, image, trace.clipped_boxes, vectors),
         )
         yield {
             "detector": kind,
@@ -60,6 +61,7 @@ def compare(kind: str, images: int, options: Options) -> Iterator[dict]:
             "masks/s, D-RISE": images / masked,
             "%": 100 * plain / masked,
             "5000 masks, s": 5000 * masked / images,
+            "masks/s, AMP": images / mixed,
         }
 
 
@@ -68,7 +70,7 @@ def beside_rival(kind: str, masks: int, options: Options) -> Iterator[dict]:
     for batch in BATCHES:
         alone = run_module("drise_rival", kind, batch, masks, repeats, options.device, device=options.device)
         rival = Rival(kind, batch, masks, options.device)
-        ours, kept = alternate(lambda rival=rival: explain(rival), rival, repeats)
+        ours, kept = alternate(repeats, lambda rival=rival: explain(rival), rival)
         yield {
             "detector": kind,
             "batch": batch,
@@ -81,18 +83,18 @@ def beside_rival(kind: str, masks: int, options: Options) -> Iterator[dict]:
         }
 
 
-def alternate(first, second, repeats: int) -> tuple[float, float]:
-    """Median times of two functions by turns, so that a machine that slows down does not favour one."""
-    times: tuple[list[float], list[float]] = ([], [])
+def alternate(repeats: int, *functions: Callable[[], object]) -> list[float]:
+    """Median times of functions by turns, so that a machine that slows down does not favour one."""
+    times: list[list[float]] = [[] for _ in functions]
     for number in range(repeats + 1):
-        for function, own in zip((first, second), times):
+        for function, own in zip(functions, times):
             synchronize()
             start = time.perf_counter()
             function()
             synchronize()
             if number:  # the first is not counted
                 own.append(time.perf_counter() - start)
-    return median(times[0]), median(times[1])
+    return [median(own) for own in times]
 
 
 def class_vectors(model: nn.Module, image: Tensor, trace: Trace) -> Tensor:
