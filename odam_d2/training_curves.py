@@ -47,7 +47,7 @@ def draw_training_curves(metrics_file: str | Path, path: str | Path) -> bool:
         keys = dict.fromkeys(key for name in qualities for row in rows for key in row if key.endswith(f"/{name}"))
         _draw(axes[1], rows, list(keys), 1)
         axes[1].set(xlabel="iteration", ylabel="%")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     return True
 
 

@@ -90,6 +90,7 @@ class BoxEvaluator(COCOEvaluator):
             f"{point.score:.1f}: {100 * point.precision:.0f} % of {point.detections} right, "
             f"{100 * point.recall:.0f} % of the objects found"
             for point in points
+            if point.detections
         ]
         logging.getLogger(__name__).info("Detections above a score (IoU 0.5):\n%s", "\n".join(lines))
         precisions = {f"precision-{point.score:.1f}": 100 * point.precision for point in points}

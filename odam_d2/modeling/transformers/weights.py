@@ -25,6 +25,8 @@ _PARTS = (
     (r"(decoder\.layers\.\d+)\.norm2\.", r"\1.encoder_attn_layer_norm."),
     (r"\.norm3\.", ".final_layer_norm."),
 )
+# What a network under a feature pyramid is called in Detectron2's checkpoints, and what the library calls it.
+_BOTTOM_UP, _BACKBONE = "backbone.bottom_up.network.", f"{PREFIX}model.backbone.model."
 # A key of which only Facebook's checkpoints have one.
 _MARK = "transformer.encoder.layers.0.self_attn.in_proj_weight"
 
@@ -33,13 +35,19 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """A checkpoint's weights by the names of the detector.
 
     Args:
-        weights: by name, of Detectron2's checkpointer or of Facebook's DETR.
+        weights: by name, of Detectron2's checkpointer, of Facebook's DETR, or of a timm network under a feature
+            pyramid, of which the network alone is taken.
         known: the detector's own names.
 
     Raises:
         ValueError: names those that the detector does not have.
     """
-    own = from_facebook(weights) if _MARK in weights else dict(weights)
+    if _MARK in weights:
+        own = from_facebook(weights)
+    elif any(name.startswith(_BOTTOM_UP) for name in weights):
+        own = from_pyramid(weights)
+    else:
+        own = dict(weights)
     known = set(known)
     # How many batches a normalisation has seen is no weight, and frozen ones do not count.
     unexpected = [name for name in own if name not in known and not name.endswith("num_batches_tracked")]
@@ -48,6 +56,19 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
         listed = "; ".join(f"{name} is unexpected" for name in sorted(unexpected)[:4])
         raise ValueError(f"they do not fit this architecture: {listed}{more}")
     return {name: value for name, value in own.items() if name in known}
+
+
+def from_pyramid(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The backbone of a detector with a feature pyramid, by the library's names: what training may begin with.
+
+    Args:
+        weights: of Detectron2's checkpointer, such as ``odam prepare-backbone`` writes.
+    """
+    return {
+        _BACKBONE + name.removeprefix(_BOTTOM_UP): value
+        for name, value in weights.items()
+        if name.startswith(_BOTTOM_UP)
+    }
 
 
 def from_facebook(weights: Mapping[str, Any]) -> dict[str, Any]:

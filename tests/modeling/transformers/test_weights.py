@@ -8,7 +8,8 @@ import torch
 from detectron2.modeling import build_model
 
 from helpers import random_input, small_cfg
-from odam_d2.modeling.checkpoint import load_weights, weights_sha256
+from odam_d2.modeling import TimmBackbone
+from odam_d2.modeling.checkpoint import ForeignCheckpointer, load_weights, weights_sha256
 from odam_d2.modeling.transformers import library
 from odam_d2.modeling.transformers.weights import from_facebook
 from transformer_networks import tiny_detr, tiny_network
@@ -47,6 +48,30 @@ def test_folders_of_save_pretrained_are_read(kind, tmp_path):
     assert type(built.network) is type(detector.network) and built.num_classes == 3
     cfg.MODEL.TRANSFORMERS.NUM_CLASSES = 5
     assert build_model(cfg).num_classes == 5
+
+
+def test_training_begins_with_the_backbone_of_a_detector_with_a_pyramid(tmp_path):
+    backbone = {"model_type": "timm_backbone", "backbone": "nanodet_g", "out_indices": [1, 2, 3]}
+    backbone |= {"features_only": True, "use_pretrained_backbone": False}
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    config = {"model_type": "conditional_detr", "backbone_config": backbone, **sizes}
+    (tmp_path / "detr.json").write_text(json.dumps(config))
+    detector = build_model(small_cfg("detr", ["MODEL.TRANSFORMERS.CONFIG", str(tmp_path / "detr.json")]))
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    network = TimmBackbone("nanodet_g", ("res3", "res4", "res5"))
+    pyramid = {f"backbone.bottom_up.{name}": torch.randn_like(x) for name, x in network.state_dict().items()}
+    torch.save({"model": pyramid | {"backbone.fpn_lateral3.bias": torch.zeros(128)}}, tmp_path / "pyramid.pth")
+    ForeignCheckpointer(detector).load(str(tmp_path / "pyramid.pth"))
+    after = detector.state_dict()
+    backbone = [name for name in after if name.startswith("network.model.backbone.model.")]
+    assert len(backbone) == len(pyramid)
+    for name in backbone:
+        own = name.replace("network.model.backbone.model.", "backbone.bottom_up.network.")
+        assert torch.equal(after[name], pyramid[own])
+    assert all(torch.equal(after[name], before[name]) for name in after if name not in backbone)
+    # A detector is not explained with half of its weights.
+    with pytest.raises(ValueError, match="query_position_embeddings.weight is missing.*more"):
+        load_weights(detector, str(tmp_path / "pyramid.pth"))
 
 
 def test_weights_of_another_architecture_are_named(tmp_path):
