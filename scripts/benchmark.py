@@ -15,6 +15,8 @@ crowdhuman  AP, MR and JI of a validation set of CrowdHuman's size, on one core
 metrics     the measures of explanations, of a thousand maps
 resume      a run over thousands of photographs that is killed and goes on: nothing lost, nothing twice
 
+photographs Tables 1 to 3 of every bundled detector, on COCO's photographs; runs for hours, and goes on where it was
+            stopped
 odam_train_search
             settings of ODAM-Train, on crowds that no figure is made on; trains for hours
 odam_train_tables
@@ -22,7 +24,7 @@ odam_train_tables
 odam_kd_tables
             Tables 7 and 8 in miniature, on BCCD and on synthetic crowds; likewise
 
-all         all but the last three, one after the other, whatever becomes of each; with --device cuda those that use a
+all         all but the last four, one after the other, whatever becomes of each; with --device cuda those that use a
             GPU, up to crowds
 """
 
@@ -55,7 +57,7 @@ BENCHMARKS = (
     "resume",
 )
 # Not part of all.
-LONG = ("odam_train_search", "odam_train_tables", "odam_kd_tables")
+LONG = ("photographs", "odam_train_search", "odam_train_tables", "odam_kd_tables")
 # The others are NumPy's, or about files.
 ON_DEVICE = BENCHMARKS[:8]
 
