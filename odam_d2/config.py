@@ -15,7 +15,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
     Args:
         config_file: path of a yaml file or, where there is no such file, the name of one of odam_d2's own
-            (:func:`odam_d2.model_zoo.list_configs`), such as ``demo/fcos_lite0.yaml``.
+            (:func:`odam_d2.model_zoo.list_configs`), such as ``demo/fcos_nanodet_g.yaml``.
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:

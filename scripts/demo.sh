@@ -14,8 +14,8 @@ done
 cd "$(dirname "$0")/.."
 source scripts/setup_env.sh
 
-# FCOS, whose results are output/demo itself, and these, in folders of their own inside: names of configs/demo/*_lite0.yaml.
-others=(faster_rcnn)
+# FCOS, whose results are output/demo itself, and these, in folders of their own inside: names of configs/demo/*_nanodet_g.yaml.
+others=(faster_rcnn retinanet)
 folders=("${others[@]/#/output/demo/}")
 
 # Photographs may be others than in the demo before, and its results were of those.
@@ -29,10 +29,10 @@ for name in ("astronaut", "chelsea", "coffee", "rocket"):  # these come inside s
     Image.fromarray(getattr(data, name)()).save(f"output/demo/photos/{name}.png")
 PYTHON
 
-python scripts/explain.py --config-file configs/demo/fcos_lite0.yaml \
+python scripts/explain.py --config-file configs/demo/fcos_nanodet_g.yaml \
     --input output/demo/photos "$@" --output output/demo --sheets
 for name in "${others[@]}"; do
-    python scripts/explain.py --config-file "configs/demo/${name}_lite0.yaml" \
+    python scripts/explain.py --config-file "configs/demo/${name}_nanodet_g.yaml" \
         --input output/demo/photos "$@" --output "output/demo/$name" --sheets
 done
 python scripts/compare.py output/demo "${folders[@]}" --output output/demo/compare.html

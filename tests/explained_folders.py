@@ -11,7 +11,7 @@ from odam_d2.show.records import begin_run
 from odam_d2.show.results import ExplainedImage, ResultsFolder
 
 RUN = {
-    "config": "demo/fcos_lite0.yaml",
+    "config": "demo/fcos_nanodet_g.yaml",
     "meta_architecture": "ODAMFCOS",
     "device": "cpu",
     "method": "odam",

@@ -98,17 +98,17 @@ def test_yaml_cannot_run_code(tmp_path):
 
 
 def test_a_name_of_the_zoo_will_do_from_any_folder(tmp_path, monkeypatch):
-    expected = load_config("configs/demo/faster_rcnn_lite0.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"])
+    expected = load_config("configs/demo/faster_rcnn_nanodet_g.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"])
     monkeypatch.chdir(tmp_path)
-    assert load_config("demo/faster_rcnn_lite0.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"]) == expected
+    assert load_config("demo/faster_rcnn_nanodet_g.yaml", ["TEST.DETECTIONS_PER_IMAGE", "3"]) == expected
     with pytest.raises(
-        FileNotFoundError, match="no config file demo/faster_rcnn_lite.yaml.*demo/faster_rcnn_lite0.yaml"
+        FileNotFoundError, match="no config file demo/faster_rcnn_lite.yaml.*demo/faster_rcnn_nanodet_g.yaml"
     ):
         load_config("demo/faster_rcnn_lite.yaml")
     # A file of that name counts before.
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "faster_rcnn_lite0.yaml").write_text("OUTPUT_DIR: mine\n")
-    assert load_config("demo/faster_rcnn_lite0.yaml").OUTPUT_DIR == "mine"
+    (tmp_path / "demo" / "faster_rcnn_nanodet_g.yaml").write_text("OUTPUT_DIR: mine\n")
+    assert load_config("demo/faster_rcnn_nanodet_g.yaml").OUTPUT_DIR == "mine"
 
 
 def test_a_second_call_changes_no_key():
@@ -149,7 +149,7 @@ print(type(build_model(cfg)).__name__)
 for name in ("coco_mini_train", "crowdhuman_val", "synthetic_crowd_train", "synthetic_crowd_val2_coco"):
     print(name in DatasetCatalog, len(MetadataCatalog.get(name).thing_classes))
 print(DatasetCatalog.data["coco_mini_val"] is mine, MetadataCatalog.get("coco_mini_val").thing_classes)
-print(PathManager.get_local_path("odam://fcos_lite0.pth"))
+print(PathManager.get_local_path("odam://fcos_nanodet_g.pth"))
 """
 
 
@@ -162,7 +162,7 @@ def test_a_users_own_script_needs_add_odam_config_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         *("ODAMRetinaNet", "True 80", "True 1", "True 1", "True 1", "True ['mine']"),
-        str(root / "projects" / "ODAM" / "weights" / "fcos_lite0.pth"),
+        str(root / "projects" / "ODAM" / "weights" / "fcos_nanodet_g.pth"),
     ]
 
 

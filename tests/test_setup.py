@@ -64,7 +64,7 @@ def test_every_config_and_all_weights_are_in_the_package_byte_for_byte(built):
             path.relative_to(zoo / target): path.read_bytes() for path in (zoo / target).rglob("*") if path.is_file()
         }
         assert found == expected
-        assert {Path("demo/fcos_lite0.yaml"), Path("fcos_lite0.pth")} & set(found)
+        assert {Path("demo/fcos_nanodet_g.yaml"), Path("fcos_nanodet_g.pth")} & set(found)
 
 
 def test_what_an_earlier_build_left_is_not_packed(tmp_path):
@@ -73,7 +73,7 @@ def test_what_an_earlier_build_left_is_not_packed(tmp_path):
     stale.touch()
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
-    assert not stale.exists() and (stale.parent / "demo" / "fcos_lite0.yaml").is_file()
+    assert not stale.exists() and (stale.parent / "demo" / "fcos_nanodet_g.yaml").is_file()
 
 
 def test_exactly_the_packages_that_are_imported_are_required(built):

@@ -83,7 +83,7 @@ def test_the_readmes_lines_and_every_config_work_from_an_empty_folder(run, insta
     # Nothing else on the path could have been imported.
     assert [folder for folder in ast.literal_eval(path) if Path(folder, "odam_d2").is_dir()] == [str(packages)]
     assert len(configs) == len([path for path in Path("configs").rglob("*.yaml") if path.stem[:4] != "Base"])
-    assert "demo/fcos_lite0.yaml odam://fcos_lite0.pth" in configs
+    assert "demo/fcos_nanodet_g.yaml odam://fcos_nanodet_g.pth" in configs
     count, shape = last.split(maxsplit=1)
     assert int(count) > 0 and shape == f"({count}, 512, 512)"
     with Image.open(tmp_path / "why" / "sheet.png") as sheet:
@@ -92,7 +92,7 @@ def test_the_readmes_lines_and_every_config_work_from_an_empty_folder(run, insta
 
 @pytest.mark.slow
 def test_the_command_explains_a_photograph_from_an_empty_folder(run, tmp_path):
-    words = ["--config-file", "demo/fcos_lite0.yaml", "--input", "photo.jpg", "--output", "out"]
+    words = ["--config-file", "demo/fcos_nanodet_g.yaml", "--input", "photo.jpg", "--output", "out"]
     out = run("odam", "explain", *words)
     assert "photo" in out and "out/index.html" in out
     assert {"index.html", "results.jsonl", "pages", "maps"} <= {path.name for path in (tmp_path / "out").iterdir()}

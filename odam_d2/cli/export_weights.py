@@ -17,7 +17,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("export-weights", __doc__)
     parser.add_argument("checkpoint", type=Path, help="model_final.pth of a training run")
-    parser.add_argument("output", type=Path, help="for example projects/ODAM/weights/fcos_lite0.pth")
+    parser.add_argument("output", type=Path, help="for example projects/ODAM/weights/fcos_nanodet_g.pth")
     return parser.parse_args(argv)
 
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "make-synthetic-crowd": "make the synthetic crowds that stand in for CrowdHuman",
     "convert-odgt": "turn CrowdHuman's odgt into COCO's JSON",
     "check-hub-models": "check transformer detectors with weights of the Hugging Face hub",
-    "prepare-backbone": "fetch EfficientNet-Lite0's ImageNet weights for training",
+    "prepare-backbone": "fetch the weights that training the bundled detectors begins with",
     "export-weights": "turn a training checkpoint into weights to ship",
 }
 # Exit code of a command line that cannot be understood, as argparse has it.

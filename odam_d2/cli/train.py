@@ -23,7 +23,7 @@ from odam_d2.training_curves import draw_training_curves
 
 EXAMPLES = """
 examples:
-  odam train --config-file demo/fcos_lite0.yaml --dataset mine=train.json:images/ \\
+  odam train --config-file demo/fcos_nanodet_g.yaml --dataset mine=train.json:images/ \\
       --test-dataset mine_val=val.json:images/ MODEL.FCOS.NUM_CLASSES 3 OUTPUT_DIR output/mine
   odam train --eval-only --config-file output/mine/config.yaml MODEL.WEIGHTS output/mine/model_final.pth
 """

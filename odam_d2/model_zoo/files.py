@@ -13,7 +13,7 @@ WEIGHTS_FOLDERS = (PACKAGE / "weights", *([CHECKOUT / "projects" / "ODAM" / "wei
 
 
 def list_configs() -> list[str]:
-    """Names of all experiments, such as ``demo/fcos_lite0.yaml``, sorted; ``Base...`` are what they share."""
+    """Names of all experiments, such as ``demo/fcos_nanodet_g.yaml``, sorted; ``Base...`` are what they share."""
     return sorted(name for name in _files(CONFIG_FOLDERS, "yaml") if not Path(name).name.startswith("Base"))
 
 
@@ -21,7 +21,7 @@ def get_config_file(name: str) -> str:
     """The file of a config.
 
     Args:
-        name: relative to ``configs/``, such as ``demo/fcos_lite0.yaml``.
+        name: relative to ``configs/``, such as ``demo/fcos_nanodet_g.yaml``.
 
     Returns:
         an absolute path.
@@ -65,7 +65,7 @@ def get_weights_file(name: str) -> str:
     """The file of weights that come with odam_d2.
 
     Args:
-        name: such as ``fcos_lite0.pth``.
+        name: such as ``fcos_nanodet_g.pth``.
 
     Returns:
         an absolute path.

@@ -11,7 +11,7 @@ from odam_d2.model_zoo.files import get_model_file, get_weights_file
 
 
 class ODAMPathHandler(PathHandler):
-    """Resolves ``odam://fcos_lite0.pth`` and ``odam://quick/detr.json``; read-only."""
+    """Resolves ``odam://fcos_nanodet_g.pth`` and ``odam://quick/detr.json``; read-only."""
 
     PREFIX = "odam://"
 

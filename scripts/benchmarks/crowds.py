@@ -43,7 +43,7 @@ def run(options: Options) -> Iterator[Table]:
     )
     for name, file, node in DETECTORS:
         opts = ["ODAM.NMS.NAME", "odam", *options.size((), QUICK)]
-        cfg = options.load_config(f"configs/odam_nms/{file}_lite0_synthetic.yaml", opts)
+        cfg = options.load_config(f"configs/odam_nms/{file}_nanodet_g_synthetic.yaml", opts)
         # A two-stage detector has one way to make all maps together.
         paths = ("auto", "batched") if node == "FCOS" else ("auto",)
         rows = list(rows_of(*compare(cfg, cfg.MODEL[node].NMS_THRESH_TEST, paths, images)))

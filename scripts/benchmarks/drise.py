@@ -16,7 +16,7 @@ from odam_d2.explain.masks.black_box import proposal_function
 from odam_d2.explain.masks.drise import DRISE, find_class_vectors
 from odam_d2.structures import Trace
 
-DETECTORS = ("fcos_lite0", "faster_rcnn_lite0")
+DETECTORS = ("fcos_nanodet_g", "faster_rcnn_nanodet_g")
 BATCHES = (1, 8)
 # Enough that a measurement takes seconds; and of whole explanations, whose beginning and end count as well.
 IMAGES, MASKS = 24, 64

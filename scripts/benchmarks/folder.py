@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.measure import Options, Table, run_module, run_process
 from odam_d2.data.catalog import datasets_folder
 
-DETECTORS = ("fcos_lite0", "faster_rcnn_lite0")
+DETECTORS = ("fcos_nanodet_g", "faster_rcnn_nanodet_g")
 FOLDER = Path("coco_mini") / "val2017"
 
 

@@ -33,8 +33,8 @@ QUICK = ("INPUT.MIN_SIZE_TEST", 128, "MODEL.FCOS.TOPK_CANDIDATES_TEST", 10, "MOD
 def kept_sets(options: Options) -> Table:
     """How many candidates are kept by exact maps and not by fast ones, or the other way round."""
     sources = {
-        "photographs": (photos(options.size(PHOTOS, 1)), "configs/demo/{}_lite0.yaml"),
-        "synthetic crowds": (crowds(options.size(CROWDS, 1)), "configs/odam_nms/{}_lite0_synthetic.yaml"),
+        "photographs": (photos(options.size(PHOTOS, 1)), "configs/demo/{}_nanodet_g.yaml"),
+        "synthetic crowds": (crowds(options.size(CROWDS, 1)), "configs/odam_nms/{}_nanodet_g_synthetic.yaml"),
     }
     rows = [
         {"detector": name, "images": f"{len(images)} {source}", **row}

@@ -39,7 +39,7 @@ def train(file: str, changes: Sequence, seed: int, folder: Path, options: Option
         options: of the benchmark.
     """
     own = (*changes, *options.size((), QUICK))
-    return trainings.train(f"odam_train/{file}_lite0_synthetic.yaml", own, seed, folder, CHECKPOINT_PERIOD, options)
+    return trainings.train(f"odam_train/{file}_nanodet_g_synthetic.yaml", own, seed, folder, CHECKPOINT_PERIOD, options)
 
 
 def measure(folder: Path, node: str, datasets: Sequence[str], options: Options) -> dict:

@@ -100,7 +100,7 @@ def one_map(trace: Trace, output: Tensor, row: int) -> Tensor:
 
 
 def exactness(amounts: Amounts, options: Options) -> Iterator[dict]:
-    for kind in ("fcos_lite0", "faster_rcnn_lite0"):
+    for kind in ("fcos_nanodet_g", "faster_rcnn_nanodet_g"):
         layer = "roi_pool" if kind.startswith("faster") else "fpn"
         predictor = ODAMPredictor(options.load_config(f"configs/demo/{kind}.yaml"))
         traces = []

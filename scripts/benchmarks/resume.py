@@ -37,7 +37,7 @@ def killed(photographs: list[Path], copies: int, processes: int, device: str) ->
         folder.mkdir()
         for i in range(copies):
             shutil.copyfile(photographs[i % len(photographs)], folder / f"{i:05d}.jpg")
-        words = ["-m", "odam_d2.cli", "explain", "--config-file", "configs/demo/fcos_lite0.yaml", "--input", folder]
+        words = ["-m", "odam_d2.cli", "explain", "--config-file", "configs/demo/fcos_nanodet_g.yaml", "--input", folder]
         words += ["--output", out, "--num-gpus", processes, "--resume"]
         words += ["--opts", "INPUT.MIN_SIZE_TEST", SMALL, "MODEL.DEVICE", device]
         start = time.perf_counter()

@@ -29,7 +29,7 @@ def largest_gb() -> float:
 def main(photograph: str, detections: str, device: str) -> None:
     """Print a row of the benchmark ``memory``."""
     sizes, start = {}, time.perf_counter()
-    predictor = ODAMPredictor(load_config("demo/fcos_lite0.yaml", [*OPTS, "MODEL.DEVICE", device]))
+    predictor = ODAMPredictor(load_config("demo/fcos_nanodet_g.yaml", [*OPTS, "MODEL.DEVICE", device]))
     image = read_image(photograph)
     sizes["after loading, GB"] = largest_gb()
     # Detections come in descending score.

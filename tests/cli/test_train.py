@@ -60,8 +60,8 @@ def test_test_data_alone_leave_the_configs_training_data(read, pets):
 
 
 def test_a_config_alone_is_used_as_it_is(read):
-    cfg = read("--config-file", "demo/fcos_lite0.yaml")
-    assert cfg.DATASETS.TRAIN == ("coco_mini_train",) and cfg.DATASETS.TEST == ("coco_mini_more_val",)
+    cfg = read("--config-file", "demo/fcos_nanodet_g.yaml")
+    assert cfg.DATASETS.TRAIN == ("coco_mini_train", "osie_pseudo") and cfg.DATASETS.TEST == ("coco_mini_more_val",)
     assert cfg.ODAM.DATASETS == []
 
 
@@ -91,7 +91,7 @@ def test_mistakes_are_one_sentence_before_any_work(call, pets, tmp_path):
             words("--dataset", mine, "--test-dataset", swapped, opts=[*PETS, *output])
         ),
         "the dataset coco_mini_more_val has 80 classes (person, bicycle, car, motorcycle, airplane, ...), and the d": (
-            ["--config-file", "demo/fcos_lite0.yaml", "--eval-only", *PETS, *output]
+            ["--config-file", "demo/fcos_nanodet_g.yaml", "--eval-only", *PETS, *output]
         ),
         "MODEL.DEVICE is 'tpu', and PyTorch has no such device": words(opts=["MODEL.DEVICE", "tpu", *output]),
         "DATASETS.TRAIN is empty; name a dataset with --dataset": words(opts=output),
@@ -126,7 +126,7 @@ def test_the_help_says_what_a_word_may_be(capsys):
 def test_weights_of_other_classes_are_trained_on_and_no_test_data_are_needed(pets, tmp_path):
     # FCOS, with test data: tests/docs/test_your_data.py.
     opts = "MODEL.ROI_HEADS.NUM_CLASSES 2 SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2 ODAM.INPUT.CROP_SIZE 96 OUTPUT_DIR"
-    line = ["--config-file", "demo/faster_rcnn_lite0.yaml", "--dataset", f"mine={pets['train']}", *opts.split()]
+    line = ["--config-file", "demo/faster_rcnn_nanodet_g.yaml", "--dataset", f"mine={pets['train']}", *opts.split()]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "odam_d2.cli", "train", *line, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

@@ -24,28 +24,29 @@ TRAINING = {
 SMALL_IMAGES = {"INPUT": {"MIN_SIZE_TEST": 208}}
 SMALL = SMALL_IMAGES | {"ODAM": {"EXPLAIN": {"DRISE_MASKS": 4}}}
 CONFIGS = {
-    "demo/fcos_lite0.yaml": ("demo/fcos_lite0.yaml", SMALL),
-    "demo/faster_rcnn_lite0.yaml": ("demo/faster_rcnn_lite0.yaml", SMALL),
-    "your.yaml": ("demo/fcos_lite0.yaml", SMALL),
-    "your_other.yaml": ("demo/faster_rcnn_lite0.yaml", SMALL),
-    "odam_nms/fcos_lite0_synthetic.yaml": ("odam_nms/fcos_lite0_synthetic.yaml", SMALL_IMAGES),
+    "demo/fcos_nanodet_g.yaml": ("demo/fcos_nanodet_g.yaml", SMALL),
+    "demo/faster_rcnn_nanodet_g.yaml": ("demo/faster_rcnn_nanodet_g.yaml", SMALL),
+    "demo/retinanet_nanodet_g.yaml": ("demo/retinanet_nanodet_g.yaml", SMALL),
+    "your.yaml": ("demo/fcos_nanodet_g.yaml", SMALL),
+    "your_other.yaml": ("demo/faster_rcnn_nanodet_g.yaml", SMALL),
+    "odam_nms/fcos_nanodet_g_synthetic.yaml": ("odam_nms/fcos_nanodet_g_synthetic.yaml", SMALL_IMAGES),
     # Their own weights are those of a command that fetches them.
     **{
-        f"demo/{name}_lite0_train.yaml": (
-            f"demo/{name}_lite0_train.yaml",
+        f"demo/{name}_nanodet_g_train.yaml": (
+            f"demo/{name}_nanodet_g_train.yaml",
             TRAINING | {"MODEL": {"WEIGHTS": ""}, "ODAM": {"INPUT": {"CROP_SIZE": 96}}},
         )
-        for name in ("fcos", "faster_rcnn")
+        for name in ("fcos", "faster_rcnn", "retinanet")
     },
     **{
-        f"odam_nms/{name}_lite0_synthetic_train.yaml": (f"odam_nms/{name}_lite0_synthetic_train.yaml", TRAINING)
+        f"odam_nms/{name}_nanodet_g_synthetic_train.yaml": (f"odam_nms/{name}_nanodet_g_synthetic_train.yaml", TRAINING)
         for name in ("fcos", "faster_rcnn")
     },
-    "odam_train/fcos_lite0_synthetic.yaml": ("odam_train/fcos_lite0_synthetic.yaml", TRAINING),
     **{
         f"odam_kd/fcos_{name}_synthetic.yaml": (f"odam_kd/fcos_{name}_synthetic.yaml", TRAINING)
         for name in ("resnet18", "lcnet_050")
     },
+    "odam_train/fcos_nanodet_g_synthetic.yaml": ("odam_train/fcos_nanodet_g_synthetic.yaml", TRAINING),
     # Weights that need a network: random small networks stand in.
     "odam_nms/faster_rcnn_R_50_FPN_crowdhuman.yaml": (
         "quick/faster_rcnn.yaml",
@@ -66,7 +67,7 @@ def contents(tmp_path_factory, quick_weights):
     write_photos(folder)
     write_configs(folder, quick_weights("faster_rcnn"))
     write_crowds(folder)
-    detectors = [folder / "demo" / f"{name}_lite0.yaml" for name in ("fcos", "faster_rcnn")]
+    detectors = [folder / "demo" / f"{name}_nanodet_g.yaml" for name in ("fcos", "faster_rcnn", "retinanet")]
     write_coco(folder / "data", folder / "photos", detectors)
     write_fixations(folder / "fixations.csv", folder / "photos")
     return folder

@@ -13,44 +13,46 @@ ROOT = Path(__file__).parents[2]
 def test_every_experiment_of_the_checkout_is_listed():
     yamls = [path for path in Path("configs").rglob("*.yaml") if not path.stem.startswith("Base")]
     assert list_configs() == sorted(path.relative_to("configs").as_posix() for path in yamls)
-    assert {"demo/fcos_lite0.yaml", "explain/retinanet_R_50_FPN_1x.yaml"} < set(list_configs())
-    assert "demo/Base-lite0.yaml" not in list_configs() and "quick/Base.yaml" not in list_configs()
+    assert {"demo/fcos_nanodet_g.yaml", "explain/retinanet_R_50_FPN_1x.yaml"} < set(list_configs())
+    assert "demo/Base-photographs.yaml" not in list_configs() and "quick/Base.yaml" not in list_configs()
 
 
 def test_a_name_gives_the_absolute_path_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert get_config_file("demo/fcos_lite0.yaml") == str(ROOT / "configs" / "demo" / "fcos_lite0.yaml")
+    assert get_config_file("demo/fcos_nanodet_g.yaml") == str(ROOT / "configs" / "demo" / "fcos_nanodet_g.yaml")
     # What experiments share has a name, to be a _BASE_ of a user's.
-    assert get_config_file("demo/Base-lite0.yaml") == str(ROOT / "configs" / "demo" / "Base-lite0.yaml")
+    assert get_config_file("demo/Base-photographs.yaml") == str(ROOT / "configs" / "demo" / "Base-photographs.yaml")
 
 
 def test_an_unknown_name_is_answered_by_the_closest_ones():
-    with pytest.raises(FileNotFoundError, match=r"'demo/fcos_lite.yaml'; the closest names are demo/fcos_lite0.yaml, "):
-        get_config_file("demo/fcos_lite.yaml")
+    words = r"'demo/fcos_nanodt.yaml'; the closest names are demo/fcos_nanodet_g.yaml, "
+    with pytest.raises(FileNotFoundError, match=words):
+        get_config_file("demo/fcos_nanodt.yaml")
     # Nothing is close to this, but something is closest.
     with pytest.raises(FileNotFoundError, match=r"'xyz'; the closest names are .+yaml, .+yaml, .+yaml$"):
         get_config_file("xyz")
-    for outside in ("../README.md", "../setup.py", str(ROOT / "configs" / "demo" / "fcos_lite0.yaml")):
+    for outside in ("../README.md", "../setup.py", str(ROOT / "configs" / "demo" / "fcos_nanodet_g.yaml")):
         with pytest.raises(FileNotFoundError, match="closest"):
             get_config_file(outside)
 
 
 def test_a_file_counts_before_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_config_file("demo/fcos_lite0.yaml") == str(ROOT / "configs" / "demo" / "fcos_lite0.yaml")
+    assert find_config_file("demo/fcos_nanodet_g.yaml") == str(ROOT / "configs" / "demo" / "fcos_nanodet_g.yaml")
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "fcos_lite0.yaml").write_text("VERSION: 2\n")
-    assert find_config_file("demo/fcos_lite0.yaml") == "demo/fcos_lite0.yaml"
+    (tmp_path / "demo" / "fcos_nanodet_g.yaml").write_text("VERSION: 2\n")
+    assert find_config_file("demo/fcos_nanodet_g.yaml") == "demo/fcos_nanodet_g.yaml"
 
 
 def test_a_path_that_is_neither_is_answered_by_close_names_if_there_are_any(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"config file demo/fcos_lite.yaml; .*close to it are demo/fcos_lite0"):
-        find_config_file("demo/fcos_lite.yaml")
+    words = r"config file demo/fcos_nanodt.yaml; .*close to it are demo/fcos_nanodet_g"
+    with pytest.raises(FileNotFoundError, match=words):
+        find_config_file("demo/fcos_nanodt.yaml")
     with pytest.raises(
-        FileNotFoundError, match=r"configs/demo/fcos_lite0.yaml; .*close to it are demo/fcos_lite0.yaml"
+        FileNotFoundError, match=r"configs/demo/fcos_nanodet_g.yaml; .*close to it are demo/fcos_nanodet_g.yaml"
     ):
-        find_config_file("configs/demo/fcos_lite0.yaml")
+        find_config_file("configs/demo/fcos_nanodet_g.yaml")
     with pytest.raises(FileNotFoundError, match=r"there is no config file /data/xyz/q.yml$"):
         find_config_file("/data/xyz/q.yml")
 

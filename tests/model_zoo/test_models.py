@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2 import model_zoo as theirs
 
-from odam_d2 import ODAMFCOS, ODAMRCNN, load_config, model_zoo
+from odam_d2 import ODAMFCOS, ODAMRCNN, ODAMRetinaNet, load_config, model_zoo
 
 
 def test_the_interface_is_detectron2s():
@@ -17,28 +17,28 @@ def test_the_interface_is_detectron2s():
 
 
 def test_a_config_is_the_files_from_any_folder(tmp_path, monkeypatch):
-    expected = load_config("configs/odam_nms/fcos_lite0_synthetic.yaml")
+    expected = load_config("configs/odam_nms/fcos_nanodet_g_synthetic.yaml")
     monkeypatch.chdir(tmp_path)
     for trained in (False, True):
-        assert model_zoo.get_config("odam_nms/fcos_lite0_synthetic.yaml", trained) == expected
+        assert model_zoo.get_config("odam_nms/fcos_nanodet_g_synthetic.yaml", trained) == expected
     # The name counts, whatever lies in the working folder.
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "fcos_lite0.yaml").write_text("MODEL: {META_ARCHITECTURE: ODAMRetinaNet}\n")
-    assert model_zoo.get_config("demo/fcos_lite0.yaml").MODEL.META_ARCHITECTURE == "ODAMFCOS"
+    (tmp_path / "demo" / "fcos_nanodet_g.yaml").write_text("MODEL: {META_ARCHITECTURE: ODAMRetinaNet}\n")
+    assert model_zoo.get_config("demo/fcos_nanodet_g.yaml").MODEL.META_ARCHITECTURE == "ODAMFCOS"
 
 
 def test_trained_weights_replace_those_to_begin_with():
-    name = "odam_nms/faster_rcnn_lite0_synthetic_train.yaml"
-    assert model_zoo.get_config(name).MODEL.WEIGHTS == "odam://faster_rcnn_lite0.pth"
-    assert model_zoo.get_config(name, trained=True).MODEL.WEIGHTS == "odam://faster_rcnn_lite0_synthetic.pth"
+    name = "odam_nms/faster_rcnn_nanodet_g_synthetic_train.yaml"
+    assert model_zoo.get_config(name).MODEL.WEIGHTS == "odam://faster_rcnn_nanodet_g.pth"
+    assert model_zoo.get_config(name, trained=True).MODEL.WEIGHTS == "odam://faster_rcnn_nanodet_g_synthetic.pth"
 
 
 TRAINED = {
-    "demo/fcos_lite0.yaml": "odam://fcos_lite0.pth",
-    "demo/fcos_lite0_train.yaml": "odam://fcos_lite0.pth",
-    "demo/faster_rcnn_lite0.yaml": "odam://faster_rcnn_lite0.pth",
-    "odam_nms/fcos_lite0_synthetic.yaml": "odam://fcos_lite0_synthetic.pth",
-    "odam_nms/fcos_lite0_synthetic_train.yaml": "odam://fcos_lite0_synthetic.pth",
+    "demo/fcos_nanodet_g.yaml": "odam://fcos_nanodet_g.pth",
+    "demo/fcos_nanodet_g_train.yaml": "odam://fcos_nanodet_g.pth",
+    "demo/faster_rcnn_nanodet_g.yaml": "odam://faster_rcnn_nanodet_g.pth",
+    "odam_nms/fcos_nanodet_g_synthetic.yaml": "odam://fcos_nanodet_g_synthetic.pth",
+    "odam_nms/fcos_nanodet_g_synthetic_train.yaml": "odam://fcos_nanodet_g_synthetic.pth",
 }
 
 
@@ -74,9 +74,10 @@ def test_unknown_names_are_answered_by_every_function():
             ask("quick/fco.yaml")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("demo/fcos_lite0.yaml", ODAMFCOS), ("demo/faster_rcnn_lite0.yaml", ODAMRCNN)]
-)
+DETECTORS = {"fcos": ODAMFCOS, "faster_rcnn": ODAMRCNN, "retinanet": ODAMRetinaNet}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(f"demo/{name}_nanodet_g.yaml", kind) for name, kind in DETECTORS.items()])
 def test_a_detector_comes_with_its_trained_weights(name, kind, tmp_path, monkeypatch):
     state = torch.load(f"projects/ODAM/weights/{name[5:-5]}.pth", weights_only=True)["model"]
     monkeypatch.chdir(tmp_path)

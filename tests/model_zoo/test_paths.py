@@ -15,16 +15,25 @@ from odam_d2.model_zoo import files, list_configs
 from odam_d2.modeling.checkpoint import load_weights, weights_sha256
 
 WEIGHTS = Path("projects/ODAM/weights").resolve()
-NAMES = "faster_rcnn_lite0.pth, faster_rcnn_lite0_synthetic.pth, fcos_lite0.pth, fcos_lite0_synthetic.pth"
+NAMES = ", ".join(
+    f"{name}.pth"
+    for name in (
+        "faster_rcnn_nanodet_g",
+        "faster_rcnn_nanodet_g_synthetic",
+        "fcos_nanodet_g",
+        "fcos_nanodet_g_synthetic",
+        "retinanet_nanodet_g",
+    )
+)
 
 
 def test_detectron2_finds_and_reads_the_file_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert PathManager.get_local_path("odam://fcos_lite0.pth") == str(WEIGHTS / "fcos_lite0.pth")
-    content = (WEIGHTS / "fcos_lite0.pth").read_bytes()
-    with PathManager.open("odam://fcos_lite0.pth", "rb") as file:
+    assert PathManager.get_local_path("odam://fcos_nanodet_g.pth") == str(WEIGHTS / "fcos_nanodet_g.pth")
+    content = (WEIGHTS / "fcos_nanodet_g.pth").read_bytes()
+    with PathManager.open("odam://fcos_nanodet_g.pth", "rb") as file:
         assert file.read() == content
-    assert weights_sha256("odam://fcos_lite0.pth") == hashlib.sha256(content).hexdigest()
+    assert weights_sha256("odam://fcos_nanodet_g.pth") == hashlib.sha256(content).hexdigest()
 
 
 def test_nothing_is_written_there():
@@ -45,16 +54,14 @@ def test_missing_weights_are_answered_by_those_that_exist():
     with pytest.raises(FileNotFoundError, match="there is no weights file absent.pth"):
         load_weights(model, "absent.pth")
     with pytest.raises(FileNotFoundError, match="has no weights"):
-        load_weights(model, "odam://../weights/fcos_lite0.pth")
+        load_weights(model, "odam://../weights/fcos_nanodet_g.pth")
 
 
-@pytest.mark.parametrize("name", [name for name in list_configs() if "lite0" in name])
+@pytest.mark.parametrize("name", [name for name in list_configs() if "nanodet" in name])
 def test_bundled_configs_name_weights_that_exist_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = load_config(name).MODEL.WEIGHTS
-    if name in ("demo/fcos_lite0_train.yaml", "demo/faster_rcnn_lite0_train.yaml"):
-        assert weights == "output/efficientnet_lite0.pth"  # of scripts/prepare_backbone.py
-    else:
+    if weights != "output/nanodet_g.pth" or not name.endswith("_train.yaml"):  # of odam prepare-backbone
         assert weights.startswith("odam://") and Path(PathManager.get_local_path(weights)).is_file()
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from helpers import index_in_level, random_input, small_cfg, trace_of, traces_of
 from odam_d2.config import load_config
 from odam_d2.explain import GradientExplainer
+from odam_d2.modeling import TimmBackbone
 
 PVT = "explain/fcos_pvt_v2_b0_FPN_1x.yaml"
 
@@ -107,3 +108,31 @@ def test_other_detectors_take_it_by_its_name_alone(kind):
 def test_what_timm_does_not_have_is_said(options, message):
     with pytest.raises(ValueError, match=message):
         build_model(small_cfg("fcos", options))
+
+
+def test_nanodets_backbone_is_a_timm_network_whose_stages_double_what_they_compute():
+    network = TimmBackbone("nanodet_g", ["res2", "res3", "res4", "res5"])
+    shapes = {name: (shape.channels, shape.stride) for name, shape in network.output_shape().items()}
+    assert shapes == {"res2": (64, 4), "res3": (128, 8), "res4": (256, 16), "res5": (512, 32)}
+    image = torch.randn(2, 3, 64, 96)
+    stages = network(image)
+    assert {name: tuple(x.shape) for name, x in stages.items()} == {
+        "res2": (2, 64, 16, 24),
+        "res3": (2, 128, 8, 12),
+        "res4": (2, 256, 4, 6),
+        "res5": (2, 512, 2, 3),
+    }
+    # By hand, with PyTorch's functions alone: the second half of a stage went past its blocks.
+    weights = dict(network.network.named_parameters())
+
+    def convolve(x, name, stride=1):
+        found = nn.functional.conv2d(x, weights[f"{name}.0.weight"], weights[f"{name}.0.bias"], stride, padding=1)
+        return nn.functional.leaky_relu(found, 0.1)
+
+    past = convolve(stages["res3"], "stage4.conv1", stride=2)
+    inside = past
+    for block in (0, 1):
+        first = convolve(inside, f"stage4.blocks.{block}.conv1")
+        inside = torch.cat([convolve(first, f"stage4.blocks.{block}.conv2"), first], dim=1)
+    expected = torch.cat([convolve(inside, "stage4.conv2"), past], dim=1)
+    assert torch.allclose(stages["res4"], expected, atol=1e-6)

@@ -78,4 +78,4 @@ def test_training_and_the_zoo_say_the_same():
     with pytest.raises(ValueError, match="no detector .*nothing is called 19; see MODEL.RESNETS.DEPTH"):
         ODAMTrainer.build_model(cfg)
     with pytest.raises(ValueError, match="MODEL.DEVICE is 'gpu'"):
-        model_zoo.get("demo/fcos_lite0.yaml", device="gpu")
+        model_zoo.get("demo/fcos_nanodet_g.yaml", device="gpu")

@@ -10,7 +10,7 @@ import pytest
 
 from odam_d2.data.synthetic.dataset import write_dataset
 
-CONFIG = "configs/odam_nms/faster_rcnn_lite0_synthetic.yaml"
+CONFIG = "configs/odam_nms/faster_rcnn_nanodet_g_synthetic.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,6 @@ def test_missing_crowds_name_the_command_that_makes_them(tmp_path):
     command = [sys.executable, str(root / "projects/ODAM/train_net.py"), "--eval-only"]
     command += ["--config-file", CONFIG.removeprefix("configs/"), "OUTPUT_DIR", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
-    assert "Loading from odam://faster_rcnn_lite0_synthetic.pth" in done.stdout
+    assert "Loading from odam://faster_rcnn_nanodet_g_synthetic.pth" in done.stdout
     assert done.returncode != 0 and "make_synthetic_crowd.py" in done.stderr
     assert done.stderr.startswith("error: there is no "), done.stderr

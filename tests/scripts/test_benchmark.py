@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from detectron2.data.datasets import builtin_meta
 from PIL import Image
 from skimage import data
 
@@ -86,9 +87,29 @@ def datasets(tmp_path_factory):
     photographs.mkdir(parents=True)
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
         Image.fromarray(getattr(data, name)()).resize((160, 120)).save(photographs / f"{name}.jpg")
+    write_annotated_astronaut(root / "coco_mini", 1)
+    write_annotated_astronaut(root / "coco_more", 2)
     for split in SPLITS:
         write_dataset(root / "synthetic_crowd" / split, seed=SPLITS[split][0], count=2)
     return root
+
+
+def write_annotated_astronaut(folder, number):
+    """One photograph of a person, with her box as COCO has it."""
+    file = f"{number:012d}.jpg"
+    for part in ("val2017", "annotations"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(data.astronaut()).save(folder / "val2017" / file)
+    annotation = {"id": number, "image_id": number, "category_id": 1, "bbox": [10, 0, 390, 512], "iscrowd": 0}
+    annotation |= {"area": 390 * 512, "segmentation": [[10, 0, 400, 0, 400, 512, 10, 512]]}
+    content = {
+        "images": [{"id": number, "file_name": file, "height": 512, "width": 512}],
+        "annotations": [annotation],
+        "categories": [
+            {"id": row["id"], "name": row["name"]} for row in builtin_meta.COCO_CATEGORIES if row["isthing"]
+        ],
+    }
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
 
 
 def run(root, output, *words):
@@ -129,6 +150,29 @@ def test_detectors_are_trained_and_tables_made_of_them(datasets, tmp_path):
     assert [row["ODAM-Train"] for row in nms[:3]] == ["without", "first order", "second order"]
     assert {row["NMS"] for row in nms} == {"NMS", "Soft-NMS", "ODAM-NMS .9/.1", "ODAM-NMS .8/.2"}
     assert len(maps) == 3 and all("Deletion ↓" in row for row in maps)
+
+
+@pytest.mark.slow
+def test_maps_of_photographs_are_measured_once_and_told_as_the_papers_tables(datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", "cpu", "photographs")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    tables = json.loads((tmp_path / "photographs.json").read_text())["tables"]
+    first = tables["FCOS, IoU > 0.5: Table 2 (quick: small sizes)"]
+    assert [row["method"] for row in first] == [
+        "odam",
+        "gradcam",
+        "gradcam++",
+        "layercam",
+        "ssgradcam++",
+        "odam, smoothed",
+    ]
+    paired = tables["FCOS, Deletion and Insertion: Table 1, paired (quick: small sizes)"]
+    assert [row["odam less"] for row in paired] == ["gradcam", "gradcam++", "layercam", "ssgradcam++"]
+    last = tables["Faster R-CNN, the first 12 images, D-RISE with 5000 masks: Table 2 (quick: small sizes)"]
+    assert [row["method"] for row in last][-2:] == ["drise, 500 masks", "drise"]
+    assert any(title.startswith("RetinaNet, IoU > 0.5") for title in tables)
+    # A column that nobody measured is left out.
+    assert not any("not run" in row.values() for rows in tables.values() for row in rows)
 
 
 @pytest.mark.slow
