@@ -22,7 +22,7 @@ TRAINING = {
 }
 # Smaller than in the configs, and large enough to find the objects in the photographs.
 SMALL_IMAGES = {"INPUT": {"MIN_SIZE_TEST": 208}}
-SMALL = SMALL_IMAGES | {"ODAM": {"EXPLAIN": {"DRISE_MASKS": 4}}}
+SMALL = SMALL_IMAGES | {"ODAM": {"EXPLAIN": {"DRISE_MASKS": 4, "CONFIDENCE_THRESHOLD": 0.5}}}
 CONFIGS = {
     "demo/fcos_nanodet_g.yaml": ("demo/fcos_nanodet_g.yaml", SMALL),
     "demo/faster_rcnn_nanodet_g.yaml": ("demo/faster_rcnn_nanodet_g.yaml", SMALL),
@@ -30,13 +30,16 @@ CONFIGS = {
     "your.yaml": ("demo/fcos_nanodet_g.yaml", SMALL),
     "your_other.yaml": ("demo/faster_rcnn_nanodet_g.yaml", SMALL),
     "odam_nms/fcos_nanodet_g_synthetic.yaml": ("odam_nms/fcos_nanodet_g_synthetic.yaml", SMALL_IMAGES),
-    # Their own weights are those of a command that fetches them.
+    # Their own weights are those of a command that fetches them. RetinaNet's batch normalisation needs two images, as a
+    # crop has one cell on its last level.
     **{
         f"demo/{name}_nanodet_g_train.yaml": (
             f"demo/{name}_nanodet_g_train.yaml",
-            TRAINING | {"MODEL": {"WEIGHTS": ""}, "ODAM": {"INPUT": {"CROP_SIZE": 96}}},
+            TRAINING
+            | {"MODEL": {"WEIGHTS": ""}, "ODAM": {"INPUT": {"CROP_SIZE": 96}}}
+            | {"SOLVER": TRAINING["SOLVER"] | {"IMS_PER_BATCH": images}},
         )
-        for name in ("fcos", "faster_rcnn", "retinanet")
+        for name, images in (("fcos", 1), ("faster_rcnn", 1), ("retinanet", 2))
     },
     **{
         f"odam_nms/{name}_nanodet_g_synthetic_train.yaml": (f"odam_nms/{name}_nanodet_g_synthetic_train.yaml", TRAINING)
