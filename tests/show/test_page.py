@@ -255,6 +255,8 @@ DRIVER = """<script>
   document.querySelectorAll("#detections button")[1].click(); await note("list");
   const canvas = document.querySelector("#single canvas");
   const alpha = (x, y) => canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3];
+  // A map is painted once its picture is decoded.
+  for (let i = 0; i < 40 && !alpha(0.8, 0.7); i++) await settle();
   seen.alpha = [alpha(0.8, 0.7), alpha(0.2, 0.2)];
   click(0.02, 0.02); await note("outside");
   press("ArrowDown"); await note("down");

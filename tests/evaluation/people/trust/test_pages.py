@@ -45,6 +45,12 @@ def only_page(context, path):
     return page
 
 
+def stage_of(page):
+    """Where the photograph lies, once it is there: before, the stage has no height."""
+    page.wait_for_function("document.querySelector('#stage img')?.naturalHeight > 0")
+    return page.locator("#stage").bounding_box()
+
+
 def test_nothing_on_the_page_tells_a_method(make):
     _, (page,) = make("rank")
     text = page.read_text()
@@ -123,7 +129,7 @@ def test_a_box_is_drawn_by_pointer_and_keys(make, tmp_path):
     with open_browser(tmp_path / "profile") as context:
         page = only_page(context, path)
         page.click("#start")
-        frame = page.locator("#stage").bounding_box()
+        frame = stage_of(page)
         at = lambda x, y: (frame["x"] + x * frame["width"], frame["y"] + y * frame["height"])  # noqa: E731
         page.mouse.move(*at(0.75, 0.75))
         page.mouse.down()
@@ -158,7 +164,7 @@ def test_a_finger_draws_too(make, tmp_path):
     with open_browser(tmp_path / "profile", has_touch=True, viewport={"width": 400, "height": 800}) as context:
         page = only_page(context, path)
         page.tap("#start")
-        frame = page.locator("#stage").bounding_box()
+        frame = stage_of(page)
         touch = context.new_cdp_session(page)
 
         def finger(kind, x, y):
