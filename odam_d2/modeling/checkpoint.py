@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class CompleteCheckpointer(ForeignCheckpointer):
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
-        problems = [*_shortened(self._problems(incompatible))]
+        problems = [shorten(listed) for listed in self._problems(incompatible) if listed]
         if problems:
             raise ValueError(f"they do not fit this architecture: {'; '.join(problems)}")
         return incompatible
@@ -89,12 +89,14 @@ class ExactCheckpointer(CompleteCheckpointer):
         return [wrong, missing, [f"{name} of the file is not in the model" for name in left]]
 
 
-def _shortened(kinds: list[list[str]]) -> Iterator[str]:
-    """The first of each kind of problem; the rest is counted."""
-    for listed in kinds:
-        more = f" (and {len(listed) - _SHOWN_KEYS} more)" if len(listed) > _SHOWN_KEYS else ""
-        if listed:
-            yield "; ".join(listed[:_SHOWN_KEYS]) + more
+def shorten(problems: Sequence[str]) -> str:
+    """The first of some problems with weights in one line; the rest is counted.
+
+    Args:
+        problems: a key and what is wrong with it each.
+    """
+    more = f" (and {len(problems) - _SHOWN_KEYS} more)" if len(problems) > _SHOWN_KEYS else ""
+    return "; ".join(problems[:_SHOWN_KEYS]) + more
 
 
 class TrainingCheckpointer(ForeignCheckpointer):

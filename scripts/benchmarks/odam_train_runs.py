@@ -11,11 +11,11 @@ from statistics import mean
 
 from benchmarks import trainings
 from benchmarks.crowds import MEASURES, find_candidates, read_set, to_detections
+from benchmarks.maps import measure_maps
 from benchmarks.measure import Options
 from odam_d2 import ODAMPredictor, read_image
 from odam_d2.evaluation.detections.crowdhuman import evaluate_crowd
 from odam_d2.evaluation.detections.spared import count_spared
-from odam_d2.evaluation.study.run import ExplanationEvaluator
 from odam_d2.evaluation.study.settings import CHEAP, ExplanationSettings
 from odam_d2.nms import greedy_nms, odam_nms, soft_nms
 
@@ -69,10 +69,8 @@ def measure(folder: Path, node: str, datasets: Sequence[str], options: Options) 
             max_objects=few,
             max_images=options.size(None, 1),
         )
-        evaluator = ExplanationEvaluator(predictor, f"{datasets[0]}_coco", folder / what, settings)
-        evaluator.process([{"image_id": image_id} for image_id in evaluator.image_ids])
-        evaluator.evaluate()
-        found["maps"] |= {name: evaluator.summary["odam"][name] for name in metrics}
+        summary = measure_maps(predictor, f"{datasets[0]}_coco", folder / what, settings)
+        found["maps"] |= {name: summary["odam"][name] for name in metrics}
     kept.write_text(json.dumps(found))
     return found
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.maps import measure_maps
 from benchmarks.measure import Options, Table
 from benchmarks.trainings import base_folder
 from odam_d2 import ODAMPredictor
 from odam_d2.data.builtin import register_all
-from odam_d2.evaluation.study.run import ExplanationEvaluator
-from odam_d2.evaluation.study.settings import CHEAP, METRICS, TABLES, ExplanationSettings
+from odam_d2.evaluation.study.settings import CHEAP, METRICS, ExplanationSettings
 from odam_d2.evaluation.study.summary import summarize
 from odam_d2.evaluation.study.tables import PaperTable, make_tables, write_tables
 from odam_d2.files import write_atomically
@@ -91,9 +91,7 @@ class Study:
             if "steps" in settings:
                 settings["steps"] = options.size(STEPS, 2)
             chosen = ExplanationSettings(methods, iou_threshold=0.5, **settings)
-            evaluator = ExplanationEvaluator(predictor, DATASET, folder, chosen)
-            evaluator.process([{"image_id": image_id} for image_id in evaluator.image_ids])
-            evaluator.evaluate()
+            measure_maps(predictor, DATASET, folder, chosen)
         with open(folder / "objects.csv", newline="", encoding="utf-8") as file:
             return [{key: _value(key, cell) for key, cell in row.items()} for row in csv.DictReader(file)]
 
@@ -115,12 +113,12 @@ def to_tables(rows: Sequence[Row], methods: Sequence[str], metrics: Sequence[str
     present = [method for method in methods if any(row["method"] == method for row in rows)]
     if not present:
         return []
-    found = make_tables(rows, summarize(rows, present, metrics), present, metrics)
-    return [only_measured(table) for table in found if any(name in metrics for name in TABLES[int(table.title[6])])]
+    found = map(only_measured, make_tables(rows, summarize(rows, present, metrics), present, metrics))
+    return [table for table in found if len(table.headings) > 1]
 
 
 def only_measured(table: PaperTable) -> PaperTable:
-    """The table without the columns of which there is nothing but that they were not run."""
+    """The table without columns that were not run; the first, of the methods' names, stays."""
     columns = [i for i in range(len(table.headings)) if any(row[i] != "not run" for row in table.rows)]
     rows = [[row[i] for i in columns] for row in table.rows]
     return table._replace(headings=[table.headings[i] for i in columns], rows=rows)

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from odam_d2.modeling.checkpoint import HUB
+from odam_d2.modeling.checkpoint import HUB, shorten
 
 
 def library() -> ModuleType:
@@ -81,8 +81,7 @@ def read_weights(path: str, kind: str = DETECTORS) -> dict[str, Tensor]:
         raise _unreadable(path, error) from error
     wrong = [f"{key} is {what}" for what in ("missing", "unexpected") for key in sorted(report[f"{what}_keys"])]
     if wrong:
-        more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
-        raise ValueError(f"they do not fill their own model: {'; '.join(wrong[:4])}{more}")
+        raise ValueError(f"they do not fill their own model: {shorten(wrong)}")
     return model.state_dict()
 
 

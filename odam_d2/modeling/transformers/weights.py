@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from odam_d2.modeling.checkpoint import shorten
+
 # Of the network in :class:`odam_d2.modeling.transformers.detector.ODAMDETR`.
 PREFIX = "network."
 # Names of Facebook's DETR, and what the library calls the same; in this order, the first that fits.
@@ -52,9 +54,8 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     # How many batches a normalisation has seen is no weight, and frozen ones do not count.
     unexpected = [name for name in own if name not in known and not name.endswith("num_batches_tracked")]
     if unexpected:
-        more = f" (and {len(unexpected) - 4} more)" if len(unexpected) > 4 else ""
-        listed = "; ".join(f"{name} is unexpected" for name in sorted(unexpected)[:4])
-        raise ValueError(f"they do not fit this architecture: {listed}{more}")
+        listed = shorten([f"{name} is unexpected" for name in sorted(unexpected)])
+        raise ValueError(f"they do not fit this architecture: {listed}")
     return {name: value for name, value in own.items() if name in known}
 
 
