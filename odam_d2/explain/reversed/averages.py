@@ -94,10 +94,13 @@ def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, produ
     Returns:
         (2G,Hl*Wl).
     """
-    # Channel by channel the fields are those of all groups: what they send is summed group by group, (2,r*r,Hl,Wl,G).
-    fields = _fields(groups, normalised, inverse_sigma).permute(0, 2, 3, 1).contiguous()
-    sent = [torch.stack([(own * tap).unflatten(2, (groups, -1)).sum(dim=3) for tap in products]) for own in fields]
-    return _collect(torch.stack(sent).permute(0, 4, 1, 2, 3).flatten(0, 1)).flatten(1)
+    # Column g holds the factors of group g's channels: what they send is summed group by group in a matrix product.
+    factor = _factor(groups, normalised, inverse_sigma)
+    group = torch.arange(groups, device=factor.device).repeat_interleave(len(factor) // groups)
+    share = factor.new_zeros(len(factor), groups).scatter(1, group[:, None], factor[:, None])
+    varying = products * normalised[0].permute(1, 2, 0).contiguous()
+    sent = torch.stack([products @ share, varying @ share])  # (2,r*r,Hl,Wl,G)
+    return _collect(sent.permute(0, 4, 1, 2, 3).flatten(0, 1)).flatten(1)
 
 
 def _collect(sent: Tensor) -> Tensor:
@@ -105,9 +108,10 @@ def _collect(sent: Tensor) -> Tensor:
     kernel = round(sent.shape[1] ** 0.5)
     height, width = sent.shape[-2:]
     arrived = sent.new_zeros(len(sent), height + kernel - 1, width + kernel - 1)
-    for i in range(kernel):
-        for j in range(kernel):
-            arrived[:, i : i + height, j : j + width] += sent[:, i * kernel + j]
+    # Taken apart at once: backward, every one that is picked by its number would be as large as all.
+    for tap, own in enumerate(sent.unbind(1)):
+        i, j = divmod(tap, kernel)
+        arrived[:, i : i + height, j : j + width] += own
     reach = kernel // 2
     return arrived[:, reach : reach + height, reach : reach + width]
 
@@ -150,5 +154,10 @@ def basis_through(
 
 def _fields(groups: int, normalised: Tensor, inverse_sigma: Tensor) -> Tensor:
     """What S = 1 and T = 1 of every group add at the GroupNorm's input, (2,C,Hl,Wl)."""
-    factor = -(inverse_sigma / (normalised.numel() / groups))[:, None, None]
+    factor = _factor(groups, normalised, inverse_sigma)[:, None, None]
     return torch.cat([factor.expand_as(normalised[0])[None], factor * normalised])
+
+
+def _factor(groups: int, normalised: Tensor, inverse_sigma: Tensor) -> Tensor:
+    """-1 / (N sigma_g) of every channel, (C,)."""
+    return -inverse_sigma / (normalised.numel() / groups)

@@ -57,8 +57,10 @@ class FoldedConvolution:
         # Where B of a cell of the grown patch begins, (n,k+r-1,k+r-1).
         begin = self.position[places.cells(grown)]
         product = gradient.new_zeros(len(gradient), grown, grown)
-        for start in range(0, len(gradient), CACHED_PATCHES):
-            rows = slice(start, start + CACHED_PATCHES)
+        # Backward, every gathering is as large as what all detections share: with a graph few of them are better.
+        together = max(1, len(gradient)) if torch.is_grad_enabled() else CACHED_PATCHES
+        for start in range(0, len(gradient), together):
+            rows = slice(start, start + together)
             for i in range(self.kernel):
                 for j in range(self.kernel):
                     window = rows, slice(i, i + side), slice(j, j + side)
