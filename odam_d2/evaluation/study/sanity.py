@@ -169,10 +169,11 @@ def draw_sanity(path: str, results: dict[str, SanityResult]) -> None:
         axes.tick_params(axis="x", rotation=60)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.grid(alpha=0.3)
-    panels[1].legend()
+    # Beside the panels, where it hides no line.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found))
     values = [own["neighbour_cosine"] or 0.0 for own in found.values()]
     pairs = max(own["pairs"] for own in found.values())
-    panels[2].bar(list(found), values)
+    panels[2].bar(list(found), values, color=[f"C{number}" for number in range(len(found))])
     panels[2].set(title=f"Neighbours of one class: {pairs} pairs", ylabel="mean cosine of their maps", ylim=(0, 1))
     panels[2].tick_params(axis="x", rotation=60)
     figure.savefig(path, dpi=130)
