@@ -29,6 +29,8 @@ _PARTS = (
 )
 # What a network under a feature pyramid is called in Detectron2's checkpoints, and what the library calls it.
 _BOTTOM_UP, _BACKBONE = "backbone.bottom_up.network.", f"{PREFIX}model.backbone.model."
+# RT-DETR and its kin have timm's network one module further down.
+_WRAPPED = f"{_BACKBONE}_backbone."
 # A key of which only Facebook's checkpoints have one.
 _MARK = "transformer.encoder.layers.0.self_attn.in_proj_weight"
 
@@ -44,13 +46,13 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     Raises:
         ValueError: names those that the detector does not have.
     """
+    known = set(known)
     if _MARK in weights:
         own = from_facebook(weights)
     elif any(name.startswith(_BOTTOM_UP) for name in weights):
-        own = from_pyramid(weights)
+        own = from_pyramid(weights, known)
     else:
         own = dict(weights)
-    known = set(known)
     # How many batches a normalisation has seen is no weight, and frozen ones do not count.
     unexpected = [name for name in own if name not in known and not name.endswith("num_batches_tracked")]
     if unexpected:
@@ -59,14 +61,16 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if name in known}
 
 
-def from_pyramid(weights: Mapping[str, Any]) -> dict[str, Any]:
+def from_pyramid(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """The backbone of a detector with a feature pyramid, by the library's names: what training may begin with.
 
     Args:
         weights: of Detectron2's checkpointer, such as ``odam prepare-backbone`` writes.
+        known: the detector's own names.
     """
+    backbone = _WRAPPED if any(name.startswith(_WRAPPED) for name in known) else _BACKBONE
     return {
-        _BACKBONE + name.removeprefix(_BOTTOM_UP): value
+        backbone + name.removeprefix(_BOTTOM_UP): value
         for name, value in weights.items()
         if name.startswith(_BOTTOM_UP)
     }

@@ -50,11 +50,21 @@ def test_folders_of_save_pretrained_are_read(kind, tmp_path):
     assert build_model(cfg).num_classes == 5
 
 
-def test_training_begins_with_the_backbone_of_a_detector_with_a_pyramid(tmp_path):
+SIZES = {"d_model": 32, "decoder_layers": 1, "num_queries": 5}
+PYRAMID = {"encoder_hidden_dim": 32, "encoder_in_channels": [128, 256, 512], "decoder_in_channels": [32, 32, 32]}
+
+
+@pytest.mark.parametrize(
+    "kind, sizes, prefix",
+    [
+        ("conditional_detr", {**SIZES, "encoder_layers": 1}, "network.model.backbone.model."),
+        ("rt_detr", {**SIZES, **PYRAMID}, "network.model.backbone.model._backbone."),
+    ],
+)
+def test_training_begins_with_the_backbone_of_a_detector_with_a_pyramid(kind, sizes, prefix, tmp_path):
     backbone = {"model_type": "timm_backbone", "backbone": "nanodet_g", "out_indices": [1, 2, 3]}
     backbone |= {"features_only": True, "use_pretrained_backbone": False}
-    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
-    config = {"model_type": "conditional_detr", "backbone_config": backbone, **sizes}
+    config = {"model_type": kind, "backbone_config": backbone, **sizes}
     (tmp_path / "detr.json").write_text(json.dumps(config))
     detector = build_model(small_cfg("detr", ["MODEL.TRANSFORMERS.CONFIG", str(tmp_path / "detr.json")]))
     before = {name: value.clone() for name, value in detector.state_dict().items()}
@@ -63,14 +73,14 @@ def test_training_begins_with_the_backbone_of_a_detector_with_a_pyramid(tmp_path
     torch.save({"model": pyramid | {"backbone.fpn_lateral3.bias": torch.zeros(128)}}, tmp_path / "pyramid.pth")
     ForeignCheckpointer(detector).load(str(tmp_path / "pyramid.pth"))
     after = detector.state_dict()
-    backbone = [name for name in after if name.startswith("network.model.backbone.model.")]
+    backbone = [name for name in after if name.startswith(prefix)]
     assert len(backbone) == len(pyramid)
     for name in backbone:
-        own = name.replace("network.model.backbone.model.", "backbone.bottom_up.network.")
+        own = name.replace(prefix, "backbone.bottom_up.network.")
         assert torch.equal(after[name], pyramid[own])
     assert all(torch.equal(after[name], before[name]) for name in after if name not in backbone)
     # A detector is not explained with half of its weights.
-    with pytest.raises(ValueError, match="query_position_embeddings.weight is missing.*more"):
+    with pytest.raises(ValueError, match="network.model.* is missing.*more"):
         load_weights(detector, str(tmp_path / "pyramid.pth"))
 
 
