@@ -20,7 +20,7 @@ DATASETS = ("synthetic_crowd_tune",)
 SEED = 10
 SETTINGS = {"without": ("ODAM.TRAIN.ENABLED", False)} | {
     f"weight {weight}, {negatives}": ("ODAM.TRAIN.WEIGHT", weight, "ODAM.TRAIN.NEGATIVES", negatives)
-    for weight, negatives in ((10.0, "all"), (10.0, "overlapping"), (1.0, "all"), (30.0, "all"))
+    for weight, negatives in ((0.3, "all"), (1.0, "all"), (1.0, "overlapping"), (10.0, "all"), (10.0, "overlapping"))
 }
 NMS = ("NMS", "ODAM-NMS .9/.1", "ODAM-NMS .8/.2")
 SHOWN = ("pg_box", "enpg_mask", "odi_mask", "vea_auc")

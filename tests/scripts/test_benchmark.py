@@ -188,7 +188,7 @@ def test_settings_of_odam_train_are_compared_on_their_own_crowds(datasets, tmp_p
     tables = json.loads((tmp_path / "odam_train_search.json").read_text())["tables"]
     assert len(tables) == 2 and done.stdout.count("/fcos/") == 2
     for rows in tables.values():
-        assert [row["setting"] for row in rows] == ["without", "weight 10.0, all"]
+        assert [row["setting"] for row in rows] == ["without", "weight 0.3, all"]
         assert all(len(row["ODAM-NMS .8/.2"].split(" / ")) == 4 for row in rows)
 
 
