@@ -22,6 +22,7 @@ from odam_d2.modeling.transformers.recording import (
     Recording,
     count_queries,
     full_mask,
+    laid_out_gradients,
     layer_strides,
     projections_of,
     recording,
@@ -243,7 +244,8 @@ class ODAMDETR(nn.Module):
             for one, size in zip(batched_inputs, images.image_sizes)
         ]
         mask = full_mask(images.tensor, images.image_sizes)
-        output = self.network(pixel_values=images.tensor, pixel_mask=mask, labels=labels)
+        with laid_out_gradients(self.network):
+            output = self.network(pixel_values=images.tensor, pixel_mask=mask, labels=labels)
         if has_event_storage():
             storage = get_event_storage()
             for name, value in output.loss_dict.items():

@@ -89,7 +89,31 @@ def recording(
             for part, into in parts
         ]
     try:
-        yield seen
+        with laid_out_gradients(network):
+            yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def laid_out_gradients(network: nn.Module) -> Iterator[None]:
+    """Make what is computed inside the ``with`` block have right gradients below batch normalisations.
+
+    A map that was flattened into tokens has a gradient that lies cell by cell. For a batch of one, PyTorch 2.14 on a
+    CPU takes it for the other layout in a batch normalisation, and computes a wrong gradient without a word; so it is
+    laid out channel by channel there before it goes on.
+
+    Args:
+        network: whose batch normalisations are meant.
+    """
+    hooks = [
+        module.register_forward_hook(lambda module, args, output: _lay_out_gradient(output))
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    try:
+        yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -143,6 +167,11 @@ def full_mask(images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
     for own, (height, width) in zip(mask, sizes or [images.shape[2:]] * len(mask)):
         own[:height, :width] = 1
     return mask
+
+
+def _lay_out_gradient(output: Tensor) -> None:
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.contiguous())
 
 
 def _without_graph() -> None:
