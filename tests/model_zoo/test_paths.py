@@ -23,6 +23,7 @@ NAMES = ", ".join(
         "fcos_nanodet_g",
         "fcos_nanodet_g_synthetic",
         "retinanet_nanodet_g",
+        "rt_detr_nanodet_g_bccd",
     )
 )
 
