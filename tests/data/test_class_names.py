@@ -71,7 +71,11 @@ def test_every_config_of_the_zoo_knows_what_its_classes_are_called(name):
     model = cfg.MODEL
     parts = {"ODAMFCOS": model.FCOS, "ODAMRetinaNet": model.RETINANET, "ODAMRCNN": model.ROI_HEADS}
     # Transformers without a number of their own have COCO's classes.
-    count = parts[model.META_ARCHITECTURE].NUM_CLASSES if model.META_ARCHITECTURE in parts else model.TRANSFORMERS.NUM_CLASSES or 80
+    count = (
+        parts[model.META_ARCHITECTURE].NUM_CLASSES
+        if model.META_ARCHITECTURE in parts
+        else model.TRANSFORMERS.NUM_CLASSES or 80
+    )
     names = class_names(cfg, count)
     # COCO and crowds begin with people; blood has none.
     first = "Platelets" if "bccd_train" in cfg.DATASETS.TRAIN else "person"
