@@ -5,7 +5,7 @@ Shapes: N images, C channels, (Hl,Wl) level, (H,W) padded image, Q queries, T ce
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,12 +88,10 @@ def recording(
             part.register_forward_hook(lambda module, args, output, into=into: into.append(output[1]))
             for part, into in parts
         ]
-    try:
-        with laid_out_gradients(network):
-            yield seen
-    finally:
+    with ExitStack() as stack, laid_out_gradients(network):
         for hook in hooks:
-            hook.remove()
+            stack.enter_context(hook)
+        yield seen
 
 
 @contextmanager
@@ -107,16 +105,11 @@ def laid_out_gradients(network: nn.Module) -> Iterator[None]:
     Args:
         network: whose batch normalisations are meant.
     """
-    hooks = [
-        module.register_forward_hook(lambda module, args, output: _lay_out_gradient(output))
-        for module in network.modules()
-        if isinstance(module, nn.BatchNorm2d)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_hook(_lay_out_gradient))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def projections_of(network: nn.Module, family: Family) -> list[nn.Module]:
@@ -169,7 +162,7 @@ def full_mask(images: Tensor, sizes: Sequence[Size] | None = None) -> Tensor:
     return mask
 
 
-def _lay_out_gradient(output: Tensor) -> None:
+def _lay_out_gradient(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
     if output.requires_grad:
         output.register_hook(lambda gradient: gradient.contiguous())
 
