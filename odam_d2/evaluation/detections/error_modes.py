@@ -88,33 +88,41 @@ def sort_errors(
     Raises:
         ValueError: shapes that do not fit, NaN, or thresholds out of their range.
     """
-    if not 0 <= background < foreground <= 1:
-        raise ValueError(
-            f"the thresholds are background {background} and foreground {foreground}; 0 <= background < foreground <= "
-            "1 is needed"
-        )
+    _check_thresholds(foreground, background)
     targets, gt_labels, crowd, own, ranks, labels = check_matching(
         gt_boxes, gt_classes, gt_crowd, boxes, scores, classes
     )
     iou = box_iou(own, targets) * ~crowd
     same = (labels[:, None] == gt_labels) & ~crowd
     found = _match(iou, same, ranks, foreground)
-    by_detection = {int(detection): row for row, detection in enumerate(found) if detection >= 0}
     kinds, objects, rivals = [], np.full(len(own), -1), np.full(len(own), -1)
+    objects[found[found >= 0]] = np.flatnonzero(found >= 0)
     in_crowd = _in_crowd(own, targets, (labels[:, None] == gt_labels) & crowd, foreground)
     for d in range(len(own)):
-        if d in by_detection:
-            kind, objects[d] = CORRECT, by_detection[d]
+        if objects[d] >= 0:
+            kind = CORRECT
         elif in_crowd[d]:
             kind = IGNORED
         else:
             kind, objects[d] = _sort_one(iou[d], same[d], found >= 0, foreground, background)
             rivals[d] = found[objects[d]] if kind == "duplicate" else -1
         kinds.append(kind)
-    meant = {int(row) for kind, row in zip(kinds, objects) if kind in ("classification", "localisation")}
-    missed = [row for row in range(len(targets)) if found[row] < 0 and not crowd[row] and row not in meant]
     overlap = np.array([iou[d, row] if row >= 0 else 0.0 for d, row in enumerate(objects)], dtype=np.float64)
-    return ErrorModes(kinds, objects, rivals, overlap, found, np.array(missed, dtype=np.int64))
+    return ErrorModes(kinds, objects, rivals, overlap, found, _missed(found, crowd, kinds, objects))
+
+
+def _missed(found: np.ndarray, crowd: np.ndarray, kinds: Sequence[str], objects: np.ndarray) -> np.ndarray:
+    """Objects that nothing found and no error of class or place was about, (M,) int64."""
+    meant = [row for kind, row in zip(kinds, objects) if kind in ("classification", "localisation")]
+    return np.setdiff1d(np.flatnonzero((found < 0) & ~crowd), meant)
+
+
+def _check_thresholds(foreground: float, background: float) -> None:
+    if not 0 <= background < foreground <= 1:
+        raise ValueError(
+            f"the thresholds are background {background} and foreground {foreground}; 0 <= background < foreground <= "
+            "1 is needed"
+        )
 
 
 def _match(iou: np.ndarray, same: np.ndarray, scores: np.ndarray, foreground: float) -> np.ndarray:
