@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from odam_d2.modeling.checkpoint import HUB, shorten
+from odam_d2.modeling.transformers.first_weights import draw_weights
 
 
 def library() -> ModuleType:
@@ -58,9 +59,11 @@ def build_network(name: str, config: str, num_classes: int = 0, kind: str = DETE
     auto = getattr(library(), kind)
     try:
         # Attention weights are looked at, and only this implementation has them.
-        return auto.from_config(settings, attn_implementation="eager")
+        network = auto.from_config(settings, attn_implementation="eager")
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError) as error:
         raise ValueError(f"{config or name} describes no detector that can be built: {_words(error)}") from error
+    draw_weights(network)
+    return network
 
 
 def read_weights(path: str, kind: str = DETECTORS) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from odam_d2.modeling.transformers.families import Family, selecting_module
 from odam_d2.structures import Size
@@ -88,10 +89,22 @@ def recording(
             part.register_forward_hook(lambda module, args, output, into=into: into.append(output[1]))
             for part, into in parts
         ]
-    with ExitStack() as stack, laid_out_gradients(network):
+    with ExitStack() as stack, laid_out_gradients(network), _Uncut():
         for hook in hooks:
             stack.enter_context(hook)
         yield seen
+
+
+class _Uncut(TorchFunctionMode):
+    """Inside the ``with`` block ``detach`` leaves a tensor in its graph.
+
+    RT-DETR, D-FINE and the two-stage forms of others cut the graph at the queries that they choose, and at each layer's
+    boxes, so that training is stable. The outputs depend on what lies behind the cuts all the same, on most of the
+    evidence in fact, and an explanation needs the derivative of what was computed.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.detach else func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -174,7 +187,8 @@ def _without_graph() -> None:
 def _keep_stages(seen: Recording, output: list[tuple[Tensor, Tensor]], leaves: bool) -> list[tuple[Tensor, Tensor]]:
     if leaves:
         torch.set_grad_enabled(True)
-        output = [(one.detach().requires_grad_(), mask) for one, mask in output]
+        # They have no graph: the backbone ran without.
+        output = [(one.requires_grad_(), mask) for one, mask in output]
     seen.stages = [one for one, _ in output]
     return output
 

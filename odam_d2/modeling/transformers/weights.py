@@ -64,16 +64,16 @@ def adapt(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
 def from_pyramid(weights: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """The backbone of a detector with a feature pyramid, by the library's names: what training may begin with.
 
+    Stages that this detector does without are left out.
+
     Args:
         weights: of Detectron2's checkpointer, such as ``odam prepare-backbone`` writes.
         known: the detector's own names.
     """
     backbone = _WRAPPED if any(name.startswith(_WRAPPED) for name in known) else _BACKBONE
-    return {
-        backbone + name.removeprefix(_BOTTOM_UP): value
-        for name, value in weights.items()
-        if name.startswith(_BOTTOM_UP)
-    }
+    parts = {name.removeprefix(backbone).split(".")[0] for name in known if name.startswith(backbone)}
+    network = {name.removeprefix(_BOTTOM_UP): value for name, value in weights.items() if name.startswith(_BOTTOM_UP)}
+    return {backbone + name: value for name, value in network.items() if name.split(".")[0] in parts}
 
 
 def from_facebook(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,10 @@ def plain_maps(detector, batch, layer):
     pixels[:, :, :height, :width] = image
     mask = torch.zeros(2, *padded, dtype=torch.long)
     mask[:, :height, :width] = 1
-    output = network(pixel_values=pixels.requires_grad_(), pixel_mask=mask)
+    # What it cuts off while training belongs to the derivative of its outputs.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.Tensor, "detach", lambda tensor: tensor)
+        output = network(pixel_values=pixels.requires_grad_(), pixel_mask=mask)
     for hook in hooks:
         hook.remove()
     size = (height, width) if detector.family.masks else padded
@@ -101,6 +104,44 @@ def test_gradients_and_maps_equal_a_loop_of_autograd_on_the_plain_model(kind):
                 assert torch.allclose(maps.grids[0].maps[row], expected, atol=1e-9 * float(expected.max()) + 1e-30)
                 nonzero += bool(expected.max() > 0)
         assert nonzero > 9, layer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_the_derivatives_of_what_the_plain_model_computes(kind):
+    """By central differences along a random direction, as exact as kinks let them; a cut graph is far off."""
+    detector = tiny_detr(kind).double()
+    batch = random_input(96, 128)
+    batch["image"] = batch["image"].double()
+    places, classes = torch.tensor([0, 3, 6]), torch.tensor([1, 0, 2])
+    trace = detector.observe([batch], ("res5",)).trace(0, places, classes)
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(trace.features["res5"].shape[1:], generator=generator, dtype=torch.float64)
+    pixels = (batch["image"] - detector.pixel_mean)[None] / detector.pixel_std
+
+    def moved(step):
+        """The plain model's output where the stage is another."""
+
+        def move(module, args, output):
+            output.feature_maps[2].add_(step * direction)
+
+        hook = detector.network.model.backbone.model.register_forward_hook(move)
+        with torch.no_grad():
+            output = detector.network(pixel_values=pixels, pixel_mask=torch.ones(1, 96, 128, dtype=torch.long))
+        hook.remove()
+        return output
+
+    # The library makes some of its embeddings in single precision.
+    step = 1e-5
+    below, above = moved(-step), moved(step)
+    compared = 0
+    for target in ("class_score", "class_logit", "x1", "y1", "x2", "y2"):
+        found = list(detection_gradients(trace, target_output(trace, target), "res5"))
+        for row, (place, label) in enumerate(zip(places.tolist(), classes.tolist())):
+            low, high = (plain_outputs(detector, one, (96, 128), place, label)[target].item() for one in (below, above))
+            expected = (high - low) / (2 * step)
+            assert float((found[row][0] * direction).sum()) == pytest.approx(expected, rel=1e-2, abs=1e-5)
+            compared += abs(expected) > 1e-3
+    assert compared > 9
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -84,6 +84,29 @@ def test_training_begins_with_the_backbone_of_a_detector_with_a_pyramid(kind, si
         load_weights(detector, str(tmp_path / "pyramid.pth"))
 
 
+def test_stages_that_a_detector_does_without_are_left_out(tmp_path):
+    backbone = {"model_type": "timm_backbone", "backbone": "nanodet_g", "out_indices": [1, 2]}
+    backbone |= {"features_only": True, "use_pretrained_backbone": False}
+    config = {"model_type": "conditional_detr", "backbone_config": backbone, **SIZES, "encoder_layers": 1}
+    (tmp_path / "detr.json").write_text(json.dumps(config))
+    detector = build_model(small_cfg("detr", ["MODEL.TRANSFORMERS.CONFIG", str(tmp_path / "detr.json")]))
+    assert detector.last_stage == "res4"
+    network = TimmBackbone("nanodet_g", ("res3", "res4", "res5"))
+    pyramid = {f"backbone.bottom_up.{name}": torch.randn_like(x) for name, x in network.state_dict().items()}
+    torch.save({"model": pyramid}, tmp_path / "pyramid.pth")
+    ForeignCheckpointer(detector).load(str(tmp_path / "pyramid.pth"))
+    prefix = "network.model.backbone.model."
+    own = {name: value for name, value in detector.state_dict().items() if name.startswith(prefix)}
+    assert 0 < len(own) < len(pyramid)
+    for name, value in own.items():
+        assert torch.equal(value, pyramid[name.replace(prefix, "backbone.bottom_up.network.")])
+    # What is missing inside a stage is no stage that it does without.
+    wrong = {name.replace("stage2", "stage2.surplus"): value for name, value in pyramid.items()}
+    torch.save({"model": wrong}, tmp_path / "pyramid.pth")
+    with pytest.raises(ValueError, match="stage2.surplus.* is unexpected"):
+        ForeignCheckpointer(detector).load(str(tmp_path / "pyramid.pth"))
+
+
 def test_weights_of_another_architecture_are_named(tmp_path):
     detector = tiny_detr("detr")
     state = dict(detector.state_dict())
