@@ -15,6 +15,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 COLUMNS = ("image", "x", "y", "duration")
+# Of a subject in OSIE's file.
+MAT_COLUMNS = ("fix_x", "fix_y", "fix_duration")
 # A CSV file without this column is of one person.
 OBSERVER = "observer"
 # What must be said wherever numbers of OSIE stand.
@@ -207,22 +209,37 @@ def _number(text: str | None, name: str, where: str) -> float:
 def _read_mat(path: Path) -> dict[str, Fixations]:
     try:
         content = loadmat(path, squeeze_me=True, struct_as_record=False)
-        return {
-            str(image.img): Fixations.of(
-                fixation
-                for observer, subject in enumerate(np.atleast_1d(image.subjects))
-                for fixation in _of_subject(subject, observer)
-            )
-            for image in np.atleast_1d(content["fixations"])
-        }
-    except (MatReadError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} cannot be read as OSIE's fixations, which have img and subjects with fix_x, fix_y and "
-            f"fix_duration: {reason}"
-        ) from error
+    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
+        raise _foreign(path, " ".join(str(error).split())) from error
+    if "fixations" not in content:
+        raise _foreign(path, "it has no 'fixations'")
+    return {
+        str(_field(path, image, "img")): Fixations.of(
+            fixation
+            for observer, subject in enumerate(np.atleast_1d(_field(path, image, "subjects")))
+            for fixation in _of_subject(path, subject, observer)
+        )
+        for image in np.atleast_1d(content["fixations"])
+    }
 
 
-def _of_subject(subject: Any, observer: int) -> Iterable[tuple[float, float, float, int]]:
-    parts = (np.atleast_1d(getattr(subject, name)) for name in ("fix_x", "fix_y", "fix_duration"))
-    return ((x, y, duration, observer) for x, y, duration in zip(*parts, strict=True))
+def _field(path: Path, record: Any, name: str) -> Any:
+    """A field of one of MATLAB's records."""
+    if not hasattr(record, name):
+        raise _foreign(path, f"a record has no {name!r}")
+    return getattr(record, name)
+
+
+def _of_subject(path: Path, subject: Any, observer: int) -> Iterable[tuple[float, float, float, int]]:
+    columns = [np.atleast_1d(_field(path, subject, name)) for name in MAT_COLUMNS]
+    numbers = all(column.dtype.kind in "iuf" and np.isfinite(column).all() for column in columns)
+    if not numbers or len({column.shape for column in columns}) > 1 or columns[0].size != len(columns[0]):
+        raise _foreign(path, f"{', '.join(MAT_COLUMNS)} of a subject are not lists of as many finite numbers each")
+    return ((x, y, duration, observer) for x, y, duration in zip(*columns, strict=True))
+
+
+def _foreign(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read as OSIE's fixations, which have img and subjects with {', '.join(MAT_COLUMNS)}: "
+        f"{reason}"
+    )

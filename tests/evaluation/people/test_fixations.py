@@ -1,5 +1,7 @@
 """Fixations: both files they are read from, and everything that can be wrong with them."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -80,8 +82,15 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read as OSIE's fixations.*'fixations'"):
         read_fixations(tmp_path / "other.mat")
     uneven = write_mat(tmp_path / "uneven.mat", {"1.jpg": [([1.0, 2.0], [3.0], [4, 5])] * 2})
-    with pytest.raises(ValueError, match="cannot be read as OSIE's fixations"):
+    with pytest.raises(ValueError, match="cannot be read as OSIE's fixations.*as many finite numbers each"):
         read_fixations(uneven)
+    for wrong in ([math.nan, 2.0], ["left", "right"]):
+        file = write_mat(tmp_path / "wrong.mat", {"1.jpg": [(wrong, [3.0, 4.0], [5, 6])] * 2})
+        with pytest.raises(ValueError, match="wrong.mat cannot be read.*as many finite numbers each"):
+            read_fixations(file)
+    savemat(tmp_path / "nameless.mat", {"fixations": [{"img": "1.jpg", "people": 1}] * 2})
+    with pytest.raises(ValueError, match="nameless.mat cannot be read.*no 'subjects'"):
+        read_fixations(tmp_path / "nameless.mat")
     (tmp_path / "latin.csv").write_bytes("image,x,y,duration\n\xe4,1,2,3\n".encode("latin-1"))
     with pytest.raises(ValueError, match="no CSV file in UTF-8"):
         read_fixations(tmp_path / "latin.csv")
