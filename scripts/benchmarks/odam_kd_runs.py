@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from detectron2.config import CfgNode
+
 from benchmarks import trainings
 from benchmarks.measure import Options
 from odam_d2.config import load_config
@@ -53,24 +55,35 @@ def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options:
 
 
 def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str, float | None]:
-    """AP, AR and AP by size of one training, means over data sets, kept beside its weights.
+    """What :func:`measure_detector` finds of one training, kept beside its weights.
 
     Args:
         folder: of the training.
         datasets: registered ones.
         options: of the benchmark.
+    """
+    # The config is read as it was written; data sets are those of the table.
+    weights = ["MODEL.WEIGHTS", str(folder / "model_final.pth")]
+    cfg = load_config(str(folder / "config.yaml"), ["MODEL.DEVICE", options.device, *weights])
+    return measure_detector(cfg, datasets, folder / "measured.json")
+
+
+def measure_detector(cfg: CfgNode, datasets: Sequence[str], kept: Path) -> dict[str, float | None]:
+    """AP, AR and AP by size, means over data sets.
+
+    Args:
+        cfg: of the detector, with its weights.
+        datasets: registered ones.
+        kept: file that holds the result from then on.
 
     Returns:
         by name, in percent; None where no data set has objects of that size.
     """
-    kept = folder / "measured.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    # The config is read as it was written; data sets are those of the table.
-    cfg = load_config(str(folder / "config.yaml"), ["MODEL.DEVICE", options.device])
     cfg.DATASETS.TEST = tuple(datasets)
     model = ODAMTrainer.build_model(cfg)
-    load_weights(model, str(folder / "model_final.pth"))
+    load_weights(model, cfg.MODEL.WEIGHTS)
     evaluators = [RecallEvaluator(name, tasks=("bbox",), allow_cached_coco=False) for name in datasets]
     with contextlib.redirect_stdout(io.StringIO()):
         results = ODAMTrainer.test(cfg, model, evaluators)
@@ -81,5 +94,6 @@ def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str
         values = [one[name] for one in of_sets if one.get(name, float("nan")) == one.get(name, float("nan"))]
         values = [value for value in values if value >= 0]
         found[name] = mean(values) if values else None
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(found))
     return found

@@ -4,23 +4,27 @@ From the same weights, with the same order of images and the same augmentation f
 The teacher is trained once. BCCD's test images are not touched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
+
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import MEASURES, measure, train
+from benchmarks.odam_kd_runs import MEASURES, measure, measure_detector, train
 from benchmarks.trainings import base_folder, spread
 from odam_d2.config import load_config
 from odam_d2.data.objects import load_objects
 
 FOLDER = Path("output/odam_kd/tables")
 SEEDS = (0, 1, 2)
-# Title, end of the configs' names, and where detections are measured.
+# Title, the student, and where detections are measured.
 DATA = {
-    "BCCD": ("bccd", ("bccd_val",)),
-    "synthetic crowds": ("synthetic", tuple(f"synthetic_crowd_val{n}_coco" for n in range(3))),
+    "BCCD": ("fcos_lcnet_050_bccd", ("bccd_val",)),
+    "synthetic crowds": ("fcos_lcnet_050_synthetic", tuple(f"synthetic_crowd_val{n}_coco" for n in range(3))),
 }
+# A teacher that is not bundled is trained first.
+TEACHERS = {"BCCD": "fcos_nanodet_g_bccd"}
 
 
 def _row(foreground: str, background: bool, attention: str) -> tuple[Any, ...]:
@@ -56,23 +60,38 @@ def run(options: Options) -> Iterator[Table]:
     kept = base_folder(FOLDER, options)
     for title, (name, datasets) in options.size(list(DATA.items()), list(DATA.items())[1:]):
         # Missing data are said now, not after a training.
-        load_config(f"odam_kd/fcos_lcnet_050_{name}.yaml")
+        cfg = load_config(f"odam_kd/{name}.yaml")
         for dataset in datasets:
             load_objects(dataset)
         measured = {TEACHER: [], **{student: [] for student in options.size(list(STUDENTS), QUICK_STUDENTS)}}
         base = kept / name
-        teacher = train(f"fcos_resnet18_{name}", (), SEEDS[0], base / "teacher", options)
-        measured[TEACHER].append(measure(teacher, datasets, options))
-        named = ("ODAM.KD.TEACHER.WEIGHTS", teacher / "model_final.pth")
+        named: tuple[Any, ...] = ()
+        if title in TEACHERS:
+            teacher = train(TEACHERS[title], (), SEEDS[0], base / TEACHER, options)
+            named = ("ODAM.KD.TEACHER.WEIGHTS", str(teacher / "model_final.pth"))
+        measured[TEACHER].append(measure_detector(teacher_of(cfg, named, options), datasets, base / "teacher.json"))
         for seed in options.size(SEEDS, SEEDS[:1]):
             for number, (student, changes) in enumerate(STUDENTS.items()):
                 if student in measured:
                     folder = base / f"{number:02}" / str(seed)
-                    train(f"fcos_lcnet_050_{name}", (*changes, *named), seed, folder, options)
+                    train(name, (*changes, *named), seed, folder, options)
                     measured[student].append(measure(folder, datasets, options))
         note = f"mean and standard deviation over {len(SEEDS)} trainings of a student; {', '.join(datasets)}"
         yield Table(f"{title}: what of ODAM-KD does it (Table 7)", rows({x: x for x in ABLATIONS}, measured), note)
         yield Table(f"{title}: distillers (Table 8)", rows({k: v or k for k, v in TABLE_8.items()}, measured), note)
+
+
+def teacher_of(cfg: CfgNode, named: Sequence[Any], options: Options) -> CfgNode:
+    """A teacher's config, with its weights and the sizes of its student's images.
+
+    Args:
+        cfg: of the student.
+        named: the key and the path of the teacher's weights, where they are not those of its own config.
+        options: of the benchmark.
+    """
+    sizes = [x for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST") for x in (f"INPUT.{key}", cfg.INPUT[key])]
+    weights = ["MODEL.WEIGHTS", *named[1:]] if named else []
+    return load_config(cfg.ODAM.KD.TEACHER.CONFIG_FILE, [*sizes, *weights, "MODEL.DEVICE", options.device])
 
 
 def rows(titles: dict[str, str], measured: dict[str, list[dict]]) -> list[dict]:

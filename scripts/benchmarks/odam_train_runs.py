@@ -4,7 +4,7 @@ Trainings are kept in output/odam_train and go on where they were stopped: the s
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -26,6 +26,8 @@ QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN"
 
 # Iterations.
 CHECKPOINT_PERIOD = 50
+# Pairs of detections that an NMS spared are counted among those that score at least as much.
+SPARED_SCORES = (0.3, 0.5)
 
 
 def train(file: str, changes: Sequence, seed: int, folder: Path, options: Options) -> Path:
@@ -80,7 +82,7 @@ def measure_nms(
 ) -> dict[str, dict[str, float]]:
     """Means over the sets, and spared pairs of all of them, by NMS."""
     limit = predictor.cfg.TEST.DETECTIONS_PER_IMAGE
-    results, pairs = defaultdict(list), defaultdict(lambda: [0, 0])
+    results, pairs = defaultdict(list), defaultdict(Counter)
     for dataset in datasets:
         records, truth = read_set(dataset, options.size(None, 1))
         found = defaultdict(list)
@@ -96,12 +98,31 @@ def measure_nms(
                 detections = to_detections(record, candidates, keep[:limit], scores[:limit])
                 found[name].append(detections)
                 people = image.boxes[~image.ignored]
-                spared = count_spared(detections.boxes, detections.scores, people, iou)
-                pairs[name] = [a + b for a, b in zip(pairs[name], spared)]
+                for score in SPARED_SCORES:
+                    spared = count_spared(detections.boxes, detections.scores, people, iou, score)
+                    pairs[name].update(dict(zip(pair_keys(score), spared)))
         for name, detections in found.items():
             results[name].append(evaluate_crowd(truth, detections))
     return {
         name: {title: mean(getattr(one, attribute) for one in own) for title, attribute in MEASURES.items()}
-        | {"spared pairs": pairs[name][0], "two people": pairs[name][1]}
+        | pairs[name]
         for name, own in results.items()
     }
+
+
+def pair_keys(score: float) -> tuple[str, str]:
+    """What the numbers of spared pairs, and of those that are two people, are called above a score."""
+    return f"spared pairs above {score:g}", f"two people above {score:g}"
+
+
+def two_people_cells(measured: Sequence[dict[str, float]]) -> dict[str, str]:
+    """Of the pairs that an NMS spared, how many are two people, by score; over several trainings together.
+
+    Args:
+        measured: of each training, what :func:`measure_nms` found for the NMS.
+    """
+    cells = {}
+    for score in SPARED_SCORES:
+        pairs, two = (sum(one[key] for one in measured) for key in pair_keys(score))
+        cells[f"two people above {score:g}"] = f"{100 * two / pairs:.0f} % of {pairs}" if pairs else "no pair"
+    return cells

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.crowds import MEASURES, check_data
 from benchmarks.kept_sets import DETECTORS
 from benchmarks.measure import Options, Table
-from benchmarks.odam_train_runs import measure, train
+from benchmarks.odam_train_runs import measure, train, two_people_cells
 from benchmarks.trainings import base_folder
 from odam_d2.evaluation.study.settings import METRICS
 
@@ -43,6 +43,5 @@ def _cells(found: dict) -> dict:
     for name in NMS:
         own = found["nms"][name]
         row[name] = " / ".join(f"{own[title]:.1f}" for title in MEASURES)
-        if pairs := own["spared pairs"]:
-            row[f"{name}, two people, %"] = 100 * own["two people"] / pairs
+        row |= {f"{name}, {title}": cell for title, cell in two_people_cells([own]).items()}
     return row | {METRICS[metric].title: found["maps"][metric] for metric in SHOWN}

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.crowds import DATASETS, MEASURES, check_data
 from benchmarks.kept_sets import DETECTORS
 from benchmarks.measure import Options, Table
-from benchmarks.odam_train_runs import measure, train
+from benchmarks.odam_train_runs import measure, train, two_people_cells
 from benchmarks.trainings import base_folder, spread
 from odam_d2.evaluation.study.settings import METRICS
 
@@ -42,13 +42,11 @@ def nms_rows(measured: dict[str, list[dict]]) -> Iterator[dict]:
     for name in next(iter(measured.values()))[0]["nms"]:
         for variant, trainings in measured.items():
             own = [training["nms"][name] for training in trainings]
-            pairs, two = (sum(one[key] for one in own) for key in ("spared pairs", "two people"))
             yield {
                 "NMS": name,
                 "ODAM-Train": variant,
                 **{title: spread([one[title] for one in own]) for title in MEASURES},
-                "spared pairs": pairs,
-                "two people, %": 100 * two / pairs if pairs else float("nan"),
+                **two_people_cells(own),
             }
 
 

@@ -45,10 +45,7 @@ CONFIGS = {
         f"odam_nms/{name}_nanodet_g_synthetic_train.yaml": (f"odam_nms/{name}_nanodet_g_synthetic_train.yaml", TRAINING)
         for name in ("fcos", "faster_rcnn")
     },
-    **{
-        f"odam_kd/fcos_{name}_synthetic.yaml": (f"odam_kd/fcos_{name}_synthetic.yaml", TRAINING)
-        for name in ("resnet18", "lcnet_050")
-    },
+    "odam_kd/fcos_lcnet_050_synthetic.yaml": ("odam_kd/fcos_lcnet_050_synthetic.yaml", TRAINING),
     "odam_train/fcos_nanodet_g_synthetic.yaml": ("odam_train/fcos_nanodet_g_synthetic.yaml", TRAINING),
     # Weights that need a network: random small networks stand in.
     "odam_nms/faster_rcnn_R_50_FPN_crowdhuman.yaml": (

@@ -22,7 +22,6 @@ LEAVES = {
     "docs/figures.md": [f"figure{number}.png" for number in (1, 3, 4, 5, 6, 10, 13, 18)],
     "docs/errors.md": [f"errors/{name}" for name in ("index.html", "errors.csv", "maps.csv", "summary.json")],
     "docs/distilling.md": [
-        "output/odam_kd/fcos_resnet18_synthetic/model_final.pth",
         *(f"output/odam_kd/fcos_lcnet_050_synthetic/{name}" for name in ("model_final.pth", "curves.png")),
         "out/crowd_attention.png",
     ],
