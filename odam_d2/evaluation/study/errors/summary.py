@@ -106,20 +106,27 @@ def summarize_errors(
 
     Returns:
         ``counts``, ``kinds``, ``classes`` (kind -> class -> number) and ``energy``: what the maps behind the errors are
-        about -> how many there are, what part of them looks at each, their mean energy, and neighbours by class.
+        about -> how many there are, what part of them looks at each, their mean energy, neighbours by class, and of
+        sides as ``reference`` the same of the maps beside them, whose sides are right.
     """
     kind_of = {row["error"]: row["kind"] for row in errors}
     groups: dict[str, list[Row]] = {}
+    references: dict[str, list[Row]] = {}
     for row in maps:
         if row["role"] == BEHIND:
             groups.setdefault(_group(row, kind_of[row["error"]]), []).append(row)
+        elif row["target"] in SIDE_WORDS:
+            references.setdefault(_group(row, kind_of[row["error"]]), []).append(row)
     return {
         "counts": dict(counts),
         "kinds": {name: int(kinds.get(name, 0)) for name in (CORRECT, *KINDS, IGNORED)},
         "classes": {
             kind: dict(Counter(row["class"] for row in errors if row["kind"] == kind).most_common()) for kind in KINDS
         },
-        "energy": {name: _sum_up(groups[name]) for name in sorted(groups, key=_order)},
+        "energy": {
+            name: _sum_up(groups[name]) | ({"reference": _sum_up(references[name])} if name in references else {})
+            for name in sorted(groups, key=_order)
+        },
     }
 
 
@@ -139,7 +146,10 @@ def say_energy(energy: Mapping[str, Mapping[str, Any]]) -> list[str]:
             what.append(f"{looks[OBJECT]:.0%} at the object itself")
         what.append(f"{looks[BACKGROUND]:.0%} at the background")
         what += [f"{looks[NOTHING]:.0%} at nothing (all-zero maps)"] if looks[NOTHING] else []
-        sentences.append(", ".join(what).replace("%", " %") + ".")
+        sentence = ", ".join(what) + "."
+        if right := own.get("reference"):
+            sentence += f" Where the side is right, {right['looks_at'][NEIGHBOUR]:.0%} of {right['maps']} do."
+        sentences.append(sentence.replace("%", " %"))
     return sentences
 
 

@@ -13,7 +13,7 @@ from evaluation.explained import CATEGORIES, annotation, make_predictor, registe
 from helpers import random_photo
 from odam_d2.evaluation.study.errors.run import ErrorStudy
 from odam_d2.evaluation.study.errors.settings import ErrorSettings
-from odam_d2.evaluation.study.errors.summary import say_energy
+from odam_d2.evaluation.study.errors.summary import say_energy, summarize_errors
 
 NAME, SIZE = "odam_errors", (96, 128)
 SETTINGS = ErrorSettings(score_threshold=0.0, max_images=None)
@@ -211,6 +211,34 @@ def test_sentences_say_where_the_maps_look():
         "41 % of the 22 mislocalised right sides look at a neighbour (person 6, chair 3), 50 % at the object itself, "
         "9 % at the background."
     ]
+    # What is said of errors means little without the same of what is right.
+    right = {"maps": 18, "looks_at": looks | {"neighbour": 0.1}}
+    energy["mislocalised right sides"]["reference"] = right
+    assert say_energy(energy)[0].endswith("9 % at the background. Where the side is right, 10 % of 18 do.")
+
+
+def test_sides_that_are_right_are_counted_beside_the_wrong_ones():
+    def row(error, role, target, looks_at):
+        shares = dict.fromkeys(("energy_object", "energy_neighbour", "energy_background", "energy_box"), 0.25)
+        return {
+            "error": error,
+            "role": role,
+            "target": target,
+            "looks_at": looks_at,
+            "neighbour_class": "dog",
+            **shares,
+        }
+
+    errors = [{"error": n, "kind": "localisation", "class": "cat"} for n in range(2)]
+    maps = [row(0, "behind", "x2", "neighbour"), row(0, "reference", "x2", "object")]
+    maps += [row(1, "behind", "x2", "neighbour"), row(1, "reference", "x2", "neighbour")]
+    maps += [row(1, "behind", "y1", "background"), row(1, "reference", "class_score", "object")]
+    energy = summarize_errors(errors, maps, {}, {})["energy"]
+    assert list(energy) == ["mislocalised top sides", "mislocalised right sides"]
+    assert "reference" not in energy["mislocalised top sides"]
+    sides = energy["mislocalised right sides"]
+    assert sides["looks_at"]["neighbour"] == 1 and sides["reference"]["looks_at"]["neighbour"] == 0.5
+    assert sides["reference"]["maps"] == 2
 
 
 def _iou(a, b):
