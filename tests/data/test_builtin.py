@@ -17,7 +17,7 @@ NAMES = {
     *("coco_more_val", "coco_mini_more_val", "osie_pseudo"),
     *(
         f"synthetic_crowd_{split}{kind}"
-        for split in ("train", "val0", "val1", "val2", "tune")
+        for split in ("train", "val0", "val1", "val2", "tune", "demo")
         for kind in ("", "_coco")
     ),
 }
@@ -31,7 +31,7 @@ def test_all_datasets_are_registered_once_with_the_names_of_their_classes(empty_
     assert set(DatasetCatalog.list()) - others == NAMES
     assert {name: DatasetCatalog.data[name] for name in NAMES} == first
     found = Counter(tuple(MetadataCatalog.get(name).thing_classes) for name in NAMES)
-    assert found.pop(("person",)) == 12 and found.pop(("Platelets", "RBC", "WBC")) == 2
+    assert found.pop(("person",)) == 14 and found.pop(("Platelets", "RBC", "WBC")) == 2
     ((cocos, count),) = found.items()
     assert count == 5 and len(cocos) == 80 and cocos[:3] == ("person", "bicycle", "car") and cocos[79] == "toothbrush"
 
