@@ -2,9 +2,10 @@
 
 import pytest
 
+from drawn_cells import draw_cells
 from odam_d2.explain import METHODS
 from odam_d2.modeling.transformers.families import FAMILIES
-from pages import read_blocks
+from pages import read_blocks, run_command, split_commands
 
 PAGE = "docs/transformers.md"
 
@@ -26,6 +27,19 @@ def test_its_python_runs_in_order(tmp_path, monkeypatch, capsys):
     assert names["explanation"].maps["x1"].shape == (1, height, width) and names["explanation"].method == "game"
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["['res3', 'res4', 'res5', 'projection', 'encoder', 'fpn']", f"torch.Size([1, {height}, {width}])"]
+
+
+def test_the_bundled_detector_is_explained_by_odam_attention_and_game_side_by_side(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+    (block,) = [block for block in read_blocks(PAGE, "bash") if "odam compare" in block]
+    draw_cells(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for words in split_commands(block):
+        run_command(words)
+    page = (tmp_path / "cells/compare.html").read_text()
+    for method in ("odam", "attention", "game"):
+        assert (tmp_path / "cells" / method / "index.html").is_file() and f"<td>{method}</td>" in page.replace("\n", "")
+    assert page.count("RBC") >= 3
 
 
 def test_it_names_every_family_and_method():

@@ -18,10 +18,12 @@ WEIGHTS = Path("projects/ODAM/weights").resolve()
 NAMES = ", ".join(
     f"{name}.pth"
     for name in (
+        "conditional_detr_nanodet_g_bccd",
         "faster_rcnn_nanodet_g",
         "faster_rcnn_nanodet_g_synthetic",
         "fcos_nanodet_g",
         "fcos_nanodet_g_synthetic",
+        "fcos_nanodet_g_synthetic_odam_train",
         "retinanet_nanodet_g",
         "rt_detr_nanodet_g_bccd",
     )

@@ -14,7 +14,7 @@ from odam_d2.data.coco_json import load_coco
 from odam_d2.data.crowdhuman import load_crowdhuman
 
 # Split -> (seed, number of images). On ``tune`` settings are chosen, ``demo`` is shown, figures are made on the others.
-SPLITS = {"train": (0, 1200), "val0": (1, 100), "val1": (2, 100), "val2": (3, 100), "tune": (4, 100), "demo": (5, 4)}
+SPLITS = {"train": (0, 1200), "val0": (1, 100), "val1": (2, 100), "val2": (3, 100), "tune": (4, 100), "demo": (5, 10)}
 
 
 def register_synthetic_crowds(root: str | Path | None = None) -> None:
