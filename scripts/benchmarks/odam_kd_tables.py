@@ -4,7 +4,7 @@ From the same weights, with the same order of images and the same augmentation f
 The teacher is trained once. BCCD's test images are not touched.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,33 +65,35 @@ def run(options: Options) -> Iterator[Table]:
             load_objects(dataset)
         measured = {TEACHER: [], **{student: [] for student in options.size(list(STUDENTS), QUICK_STUDENTS)}}
         base = kept / name
-        named: tuple[Any, ...] = ()
+        # Empty: those that its own config names.
+        weights = ""
         if title in TEACHERS:
-            teacher = train(TEACHERS[title], (), SEEDS[0], base / TEACHER, options)
-            named = ("ODAM.KD.TEACHER.WEIGHTS", str(teacher / "model_final.pth"))
-        measured[TEACHER].append(measure_detector(teacher_of(cfg, named, options), datasets, base / "teacher.json"))
+            weights = str(train(TEACHERS[title], (), SEEDS[0], base / TEACHER, options) / "model_final.pth")
+        cfg.ODAM.KD.TEACHER.WEIGHTS = weights
+        measured[TEACHER].append(measure_detector(teacher_of(cfg, options), datasets, base / "teacher.json"))
         for seed in options.size(SEEDS, SEEDS[:1]):
             for number, (student, changes) in enumerate(STUDENTS.items()):
                 if student in measured:
                     folder = base / f"{number:02}" / str(seed)
-                    train(name, (*changes, *named), seed, folder, options)
+                    train(name, (*changes, "ODAM.KD.TEACHER.WEIGHTS", weights), seed, folder, options)
                     measured[student].append(measure(folder, datasets, options))
         note = f"mean and standard deviation over {len(SEEDS)} trainings of a student; {', '.join(datasets)}"
         yield Table(f"{title}: what of ODAM-KD does it (Table 7)", rows({x: x for x in ABLATIONS}, measured), note)
         yield Table(f"{title}: distillers (Table 8)", rows({k: v or k for k, v in TABLE_8.items()}, measured), note)
 
 
-def teacher_of(cfg: CfgNode, named: Sequence[Any], options: Options) -> CfgNode:
-    """A teacher's config, with its weights and the sizes of its student's images.
+def teacher_of(cfg: CfgNode, options: Options) -> CfgNode:
+    """The config of a student's teacher, with the sizes of its student's images.
 
     Args:
         cfg: of the student.
-        named: the key and the path of the teacher's weights, where they are not those of its own config.
         options: of the benchmark.
     """
     sizes = [x for key in ("MIN_SIZE_TEST", "MAX_SIZE_TEST") for x in (f"INPUT.{key}", cfg.INPUT[key])]
-    weights = ["MODEL.WEIGHTS", *named[1:]] if named else []
-    return load_config(cfg.ODAM.KD.TEACHER.CONFIG_FILE, [*sizes, *weights, "MODEL.DEVICE", options.device])
+    named = cfg.ODAM.KD.TEACHER
+    own = load_config(named.CONFIG_FILE, [*sizes, "MODEL.DEVICE", options.device])
+    own.MODEL.WEIGHTS = named.WEIGHTS or own.MODEL.WEIGHTS
+    return own
 
 
 def rows(titles: dict[str, str], measured: dict[str, list[dict]]) -> list[dict]:
