@@ -26,9 +26,9 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_config_file(parser: argparse.ArgumentParser, help: str | None = None) -> None:
+def add_config_file(parser: argparse.ArgumentParser, help: str | None = None, required: bool = True) -> None:
     """Add ``--config-file``."""
-    parser.add_argument("--config-file", required=True, metavar="YAML", help=help)
+    parser.add_argument("--config-file", required=required, metavar="YAML", help=help)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,19 @@ from collections.abc import Sequence
 
 from odam_d2.cli.arguments import make_parser
 from odam_d2.cli.common import prepare_for_network, run_command
-from odam_d2.cli.paper_figures import attention, classes, curves, layers, methods, queries, sides, targets, trained
+from odam_d2.cli.paper_figures import (
+    attention,
+    classes,
+    curves,
+    distilled,
+    layers,
+    methods,
+    phrases,
+    queries,
+    sides,
+    targets,
+    trained,
+)
 
 # By their numbers in the paper.
 FIGURES = {
@@ -15,8 +27,10 @@ FIGURES = {
     "5": sides.FIGURE,
     "6": classes.FIGURE,
     "7": queries.FIGURE,
+    "8": phrases.FIGURE,
     "10": curves.FIGURE,
     "13": attention.FIGURE,
+    "16": distilled.FIGURE,
     "18": trained.FIGURE,
 }
 

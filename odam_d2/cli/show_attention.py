@@ -54,9 +54,20 @@ class Pair(NamedTuple):
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("show-attention", __doc__)
+    add_images(parser)
+    add_output(parser)
+    add_options(parser)
+    return parser.parse_args(argv)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add what says whose attention is shown, and where."""
     add_config_file(parser, help="the student's, whose ODAM.KD.TEACHER names the teacher")
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
-    add_output(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which objects and which attention are shown."""
     help = "whose annotations are the objects, found by the images' file names; default: what the student detects"
     parser.add_argument("--dataset", metavar="NAME", help=help)
     help = "top-down attention by odam or gradcam; default: ODAM.KD.ATTENTION"
@@ -64,10 +75,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     help = "detections are objects that score this much; default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD"
     parser.add_argument("--confidence-threshold", type=float, metavar="SCORE", help=help)
     add_opts(parser)
-    return parser.parse_args(argv)
 
 
-def load_pair(cfg: CfgNode, attention: str | None) -> Pair:
+def load_pair(args: argparse.Namespace) -> tuple[Pair, dict[str, ImageObjects] | None]:
+    """Student and teacher, and the annotations of ``--dataset`` by their images' file names.
+
+    Raises:
+        FileNotFoundError: no such weights, no such config of the teacher, or the dataset's files are missing.
+        ValueError: weights that do not fit, or a teacher that does not.
+    """
+    dataset = args.dataset
+    if dataset is None:
+        del args.dataset
+    cfg = read_config(args)
+    annotated = None if dataset is None else annotated_files(dataset_name(dataset))
+    return pair_of(cfg, args.attention), annotated
+
+
+def pair_of(cfg: CfgNode, attention: str | None) -> Pair:
     """Student and teacher.
 
     Args:
@@ -144,12 +169,12 @@ def draw(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str], found: Ima
     return attention_sheet(np.ascontiguousarray(image[:, :, ::-1]), boxes, labels, rows)
 
 
-def show_image(pair: Pair, path: Path, target: Path, annotated: dict[str, ImageObjects] | None) -> None:
-    """Write the sheet of one image.
+def sheet_of(pair: Pair, path: Path, annotated: dict[str, ImageObjects] | None) -> np.ndarray:
+    """The sheet of one image, (hs,ws,3) uint8 RGB.
 
     Raises:
         ValueError: an image that the dataset does not have, or whose annotations do not fit.
-        OSError: it cannot be read or written.
+        OSError: it cannot be read.
     """
     image = read_image(path)
     if annotated is not None and path.name not in annotated:
@@ -159,7 +184,7 @@ def show_image(pair: Pair, path: Path, target: Path, annotated: dict[str, ImageO
     settings = pair.temperature, pair.attention
     found = image_attention(pair.predictor.model, pair.teacher, pair.levels, given, objects, *settings)
     labels = [pair.predictor.class_names[label] for label in objects.gt_classes.tolist()]
-    Image.fromarray(draw(image, boxes, labels, found)).save(target)
+    return draw(image, boxes, labels, found)
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -167,16 +192,11 @@ def run(argv: Sequence[str] | None) -> int:
     args = parse_arguments(argv)
     prepare_for_network()
     names = name_images(find_images(args.input))
-    dataset = args.dataset
-    if dataset is None:
-        del args.dataset
-    cfg = read_config(args)
-    annotated = None if dataset is None else annotated_files(dataset_name(dataset))
-    pair = load_pair(cfg, args.attention)
+    pair, annotated = load_pair(args)
     args.output.mkdir(parents=True, exist_ok=True)
 
     def show(path: Path) -> None:
-        show_image(pair, path, args.output / f"{names[path]}_attention.png", annotated)
+        Image.fromarray(sheet_of(pair, path, annotated)).save(args.output / f"{names[path]}_attention.png")
 
     shown = sum(1 for _ in each_image(names, "looking", show))
     print(f"{shown} of {len(names)} images: see {args.output}")

@@ -9,8 +9,9 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from helpers import random_photo, small_cfg
-from odam_d2.cli import show_attention
+from odam_d2.cli import figures, show_attention
 from odam_d2.cli.show_attention import main
+from odam_d2.show.sheets import stack_sheets
 
 
 @pytest.fixture
@@ -27,10 +28,10 @@ def run(photos, quick_weights, tmp_path, call):
     torch.nn.init.constant_(teacher.head.bbox_pred.bias, 2.0)
     torch.save({"model": teacher.state_dict()}, tmp_path / "teacher.pth")
 
-    def call_main(*words, images=("a.png", "b.png"), opts=()):
-        base = ["--config-file", "quick/fcos_odam_kd.yaml", "--output", tmp_path / "out", "--input"]
+    def call_main(*words, images=("a.png", "b.png"), opts=(), command=(main,), output="out"):
+        base = ["--config-file", "quick/fcos_odam_kd.yaml", "--output", tmp_path / output, "--input"]
         own = ["MODEL.WEIGHTS", quick_weights("fcos"), "ODAM.KD.TEACHER.WEIGHTS", tmp_path / "teacher.pth"]
-        return call(main, *base, *(photos / name for name in images), *words, "--opts", *own, *opts)
+        return call(*command, *base, *(photos / name for name in images), *words, "--opts", *own, *opts)
 
     return call_main
 
@@ -109,3 +110,18 @@ def test_the_attention_is_the_configs_unless_it_is_named(run, monkeypatch):
 def test_what_is_missing_is_said(opts, words, run):
     done = run(opts=opts)
     assert done.code == 1 and words in done.err and done.err.startswith("error: ")
+
+
+def test_figure_16_is_the_sheets_of_its_images(run, tmp_path):
+    annotated = ("--dataset", write_annotations(tmp_path), "--attention", "gradcam")
+    done = run(*annotated, images=("a.png",), command=(figures.main, "16"), output="figures/16.png")
+    assert done.code == 0 and done.out == f"1 image: see {tmp_path / 'figures' / '16.png'}\n", done.err
+    assert run(*annotated, images=("a.png",)).code == 0
+    sheet = np.asarray(Image.open(tmp_path / "out" / "a_attention.png"))
+    figure = np.asarray(Image.open(tmp_path / "figures" / "16.png"))
+    np.testing.assert_array_equal(figure, stack_sheets([("a.png", sheet)]))
+    done = run(*annotated, command=(figures.main, "16"), output="other.png")
+    assert done.code == 1 and "the dataset has no image called b.png" in done.err
+    assert not (tmp_path / "other.png").exists()
+    done = run(command=(figures.main, "16"), output="figure")
+    assert done.code == 1 and "figure is no image file" in done.err

@@ -23,7 +23,7 @@ LEAVES = {
     "docs/errors.md": [f"errors/{name}" for name in ("index.html", "errors.csv", "maps.csv", "summary.json")],
     "docs/distilling.md": [
         *(f"output/odam_kd/fcos_lcnet_050_synthetic/{name}" for name in ("model_final.pth", "curves.png")),
-        "out/crowd_attention.png",
+        *("out/crowd_attention.png", "figure16.png"),
     ],
     "docs/measuring.md": [
         *(f"out/{name}" for name in ("index.html", "summary.json", "tables.md", "objects.csv", "curves.json")),

@@ -42,6 +42,16 @@ def test_the_bundled_detector_is_explained_by_odam_attention_and_game_side_by_si
     assert page.count("RBC") >= 3
 
 
+def test_figure_8_is_made_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="the extra 'transformers' is not installed")
+    (block,) = [block for block in read_blocks(PAGE, "bash") if "odam figures 8" in block]
+    (words,) = [words for words in split_commands(block) if "--config-file" not in words]
+    draw_cells(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    run_command(words)
+    assert (tmp_path / "figure8.png").is_file()
+
+
 def test_it_names_every_family_and_method():
     with open(PAGE, encoding="utf-8") as file:
         text = " ".join(file.read().split())

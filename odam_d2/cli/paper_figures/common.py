@@ -69,7 +69,9 @@ def add_figure_output(parser: argparse.ArgumentParser, number: int) -> None:
     add_output(parser, metavar="IMAGE", default=Path(default), help=f"default {default}")
 
 
-def add_image_options(parser: argparse.ArgumentParser, number: int, instances: int, several: bool = False) -> None:
+def add_image_options(
+    parser: argparse.ArgumentParser, number: int, instances: int, several: bool = False, needs_config: bool = True
+) -> None:
     """Add the options of a figure that detectors make of photographs.
 
     Args:
@@ -77,6 +79,7 @@ def add_image_options(parser: argparse.ArgumentParser, number: int, instances: i
         number: of the figure.
         instances: objects of a photograph that are shown unless said otherwise.
         several: whether detectors stand beside each other.
+        needs_config: whether there is no figure without one.
     """
     if several:
         what = "one or several, shown beside each other"
@@ -84,7 +87,7 @@ def add_image_options(parser: argparse.ArgumentParser, number: int, instances: i
         names = "of the detectors; default: the names of their config files"
         parser.add_argument("--names", nargs="+", metavar="NAME", help=names)
     else:
-        add_config_file(parser)
+        add_config_file(parser, required=needs_config)
     parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
     add_figure_output(parser, number)
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")

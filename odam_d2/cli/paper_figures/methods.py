@@ -46,10 +46,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_opts(parser)
 
 
-def add_method_options(parser: argparse.ArgumentParser) -> None:
+def add_method_options(parser: argparse.ArgumentParser, default: Sequence[str] = DEFAULT_METHODS) -> None:
     """Add what says which methods explain what."""
-    methods = f"of {', '.join(METHODS)}; default {','.join(DEFAULT_METHODS)}"
-    add_names(parser, "--methods", methods, default=DEFAULT_METHODS)
+    add_names(parser, "--methods", f"of {', '.join(METHODS)}; default {','.join(default)}", default=default)
     parser.add_argument("--target", default="class_score", help=f"{', '.join(TARGETS)}; default class_score")
     add_layer(parser)
     parser.add_argument("--drise-masks", type=int, metavar="N", help="default: ODAM.EXPLAIN.DRISE_MASKS")
