@@ -21,10 +21,12 @@ odam_train_search
             settings of ODAM-Train, on crowds that no figure is made on; trains for hours
 odam_train_tables
             Tables 9, 11 and 12 on synthetic crowds; trains for hours, and goes on where it was stopped
+odam_kd_search
+            weights of distillers, on crowds that no figure is made on; trains for an hour
 odam_kd_tables
             Tables 7 and 8 in miniature, on BCCD and on synthetic crowds; likewise
 
-all         all but the last four, one after the other, whatever becomes of each; with --device cuda those that use a
+all         all but the last five, one after the other, whatever becomes of each; with --device cuda those that use a
             GPU, up to crowds
 """
 
@@ -57,7 +59,7 @@ BENCHMARKS = (
     "resume",
 )
 # Not part of all.
-LONG = ("photographs", "odam_train_search", "odam_train_tables", "odam_kd_tables")
+LONG = ("photographs", "odam_train_search", "odam_train_tables", "odam_kd_search", "odam_kd_tables")
 # The others are NumPy's, or about files.
 ON_DEVICE = BENCHMARKS[:8]
 

@@ -16,9 +16,11 @@ from detectron2.config import CfgNode
 from benchmarks import trainings
 from benchmarks.measure import Options
 from odam_d2.config import load_config
+from odam_d2.distill import FGD_FCOS, FKD_ONE_STAGE
 from odam_d2.engine import ODAMTrainer
 from odam_d2.evaluation.detections.evaluators import BoxEvaluator
 from odam_d2.modeling.checkpoint import load_weights
+from odam_d2.teaching.options import FGD_KEYS, PKD_WEIGHTS
 
 MEASURES = ("AP", "AR", "APs", "APm", "APl")
 # Small: whether everything runs.
@@ -26,6 +28,16 @@ QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN"
 
 # Iterations.
 CHECKPOINT_PERIOD = 100
+# Section of ODAM.KD -> the published weights of its terms for FCOS, by key. FGD's are ODAM-KD's, too.
+_KD = load_config("odam_kd/Base-small.yaml").ODAM.KD
+PUBLISHED = {
+    "FGD": {key: getattr(FGD_FCOS, field) for key, field in FGD_KEYS.items() if key != "TEMPERATURE"},
+    "FGFI": {"WEIGHT": _KD.FGFI.WEIGHT},
+    "GID": {key: _KD.GID[key] for key in ("FEATURE", "RELATION", "RESPONSE_CLASS", "RESPONSE_BOX")},
+    "FKD": {field.upper(): getattr(FKD_ONE_STAGE, field) for field in ("feature", "attention", "relation")},
+    "CWD": {"WEIGHT": _KD.CWD.WEIGHT},
+    "PKD": {"WEIGHT": PKD_WEIGHTS["fcos"]},
+}
 
 
 class RecallEvaluator(BoxEvaluator):
@@ -35,6 +47,16 @@ class RecallEvaluator(BoxEvaluator):
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
         # The mean over IoUs of all areas at most 100 detections stands at place 8 of COCO's summary.
         return results if coco_eval is None else results | {"AR": 100 * float(coco_eval.stats[8])}
+
+
+def weighed(section: str, factor: float) -> tuple[Any, ...]:
+    """Keys and values that make all of a distiller's weights larger or smaller than published.
+
+    Args:
+        section: of ``ODAM.KD``.
+        factor: of each weight.
+    """
+    return tuple(x for key, value in PUBLISHED[section].items() for x in (f"ODAM.KD.{section}.{key}", value * factor))
 
 
 def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options: Options) -> Path:

@@ -182,6 +182,15 @@ def test_students_are_distilled_and_tables_made_of_them(datasets, tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_of_distillers_are_compared_on_their_own_crowds(datasets, tmp_path):
+    done = run(datasets, tmp_path, "--device", "cpu", "odam_kd_search")
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+    (rows,) = json.loads((tmp_path / "odam_kd_search.json").read_text())["tables"].values()
+    assert [row["training"] for row in rows] == ["student alone", "fgd, weights x 1"]
+    assert all(list(row)[1:] == ["AP", "AR", "APs", "APm", "APl"] for row in rows)
+
+
+@pytest.mark.slow
 def test_settings_of_odam_train_are_compared_on_their_own_crowds(datasets, tmp_path):
     done = run(datasets, tmp_path, "--device", "cpu", "odam_train_search")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr

@@ -10,7 +10,9 @@ from detectron2.modeling import build_model
 
 from helpers import random_photo, small_cfg
 from odam_d2 import ODAMPredictor
+from odam_d2.config import load_config
 from odam_d2.explain.reversed.head import plan_level
+from odam_d2.teaching import distiller_from_config, levels_of
 
 
 def test_a_plan_is_named_by_the_number_of_maps_that_decides_about_it():
@@ -75,3 +77,24 @@ def test_a_process_that_fails_says_why():
         measure.run_process("-c", "import sys; sys.stderr.write('too bad'); sys.exit(3)", device="cpu")
     hidden = measure.run_process("-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))", device="cpu")
     assert hidden == "\n"
+
+
+def test_published_weights_are_scaled_together_and_nothing_else_is():
+    runs = import_module("benchmarks.odam_kd_runs")
+    assert runs.weighed("CWD", 0.1) == ("ODAM.KD.CWD.WEIGHT", pytest.approx(1.0))
+    # FGD's for FCOS, as published.
+    weights = dict(zip(*(iter(runs.weighed("FGD", 0.5)),) * 2))
+    assert weights == {
+        f"ODAM.KD.FGD.{key}": pytest.approx(value / 2)
+        for key, value in {"ALPHA": 1.6e-3, "BETA": 8e-4, "GAMMA": 8e-4, "LAMBDA": 8e-6}.items()
+    }
+    cfg = load_config("odam_kd/fcos_lcnet_050_synthetic.yaml")
+    student = build_model(cfg)
+
+    def own(name, *changes):
+        changed = load_config("odam_kd/fcos_lcnet_050_synthetic.yaml", ["ODAM.KD.DISTILLER", name, *changes])
+        values = vars(distiller_from_config(changed, student, levels_of(student), 128))
+        return values.get("settings") or values["weight"]
+
+    for name, section in import_module("benchmarks.odam_kd_search").DISTILLERS.items():
+        assert own(name) == own(name, *runs.weighed(section, 1.0)) != own(name, *runs.weighed(section, 0.5))
