@@ -22,7 +22,7 @@ odam_train_search
 odam_train_tables
             Tables 9, 11 and 12 on synthetic crowds; trains for hours, and goes on where it was stopped
 odam_kd_search
-            weights of distillers, on crowds that no figure is made on; trains for an hour
+            weights of distillers, on images that no figure is made on; trains for an hour
 odam_kd_tables
             Tables 7 and 8 in miniature, on BCCD and on synthetic crowds; likewise
 

@@ -26,6 +26,9 @@ MEASURES = ("AP", "AR", "APs", "APm", "APl")
 # Small: whether everything runs.
 QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN", (96,), "INPUT.MIN_SIZE_TEST", 96)
 
+# Student -> its teacher, where that is not bundled and is trained first.
+TEACHERS = {"fcos_lcnet_050_bccd": "fcos_nanodet_g_bccd"}
+TEACHER_SEED = 0
 # Iterations.
 CHECKPOINT_PERIOD = 100
 # Section of ODAM.KD -> the published weights of its terms for FCOS, by key. FGD's are ODAM-KD's, too.
@@ -76,6 +79,19 @@ def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options:
     return trainings.train(f"odam_kd/{config}.yaml", own, seed, folder, CHECKPOINT_PERIOD, options)
 
 
+def teacher_weights(student: str, base: Path, options: Options) -> str:
+    """The weights of a student's teacher, which is trained first where it is not bundled; empty: its config's own.
+
+    Args:
+        student: name of a config in configs/odam_kd.
+        base: folder of the table.
+        options: of the benchmark.
+    """
+    if student not in TEACHERS:
+        return ""
+    return str(train(TEACHERS[student], (), TEACHER_SEED, base / "teacher", options) / "model_final.pth")
+
+
 def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str, float | None]:
     """What :func:`measure_detector` finds of one training, kept beside its weights.
 
@@ -106,7 +122,9 @@ def measure_detector(cfg: CfgNode, datasets: Sequence[str], kept: Path) -> dict[
     cfg.DATASETS.TEST = tuple(datasets)
     model = ODAMTrainer.build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS)
-    evaluators = [RecallEvaluator(name, tasks=("bbox",), allow_cached_coco=False) for name in datasets]
+    # Where annotations are not COCO's, the evaluator writes them so.
+    options = {"tasks": ("bbox",), "output_dir": str(kept.parent / "boxes"), "allow_cached_coco": False}
+    evaluators = [RecallEvaluator(name, **options) for name in datasets]
     with contextlib.redirect_stdout(io.StringIO()):
         results = ODAMTrainer.test(cfg, model, evaluators)
     of_sets = [results["bbox"]] if len(datasets) == 1 else [one["bbox"] for one in results.values()]

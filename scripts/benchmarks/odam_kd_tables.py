@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import MEASURES, measure, measure_detector, train
+from benchmarks.odam_kd_runs import MEASURES, measure, measure_detector, teacher_weights, train
 from benchmarks.trainings import base_folder, spread
 from odam_d2.config import load_config
 from odam_d2.data.objects import load_objects
@@ -23,8 +23,10 @@ DATA = {
     "BCCD": ("fcos_lcnet_050_bccd", ("bccd_val",)),
     "synthetic crowds": ("fcos_lcnet_050_synthetic", tuple(f"synthetic_crowd_val{n}_coco" for n in range(3))),
 }
-# A teacher that is not bundled is trained first.
-TEACHERS = {"BCCD": "fcos_nanodet_g_bccd"}
+# Where a student learns slowly all its trainings begin where it is after so many iterations alone, else with random
+# weights.
+STARTS = {"synthetic crowds": 2000}
+START_SEED = 100
 
 
 def _row(foreground: str, background: bool, attention: str) -> tuple[Any, ...]:
@@ -65,17 +67,19 @@ def run(options: Options) -> Iterator[Table]:
             load_objects(dataset)
         measured = {TEACHER: [], **{student: [] for student in options.size(list(STUDENTS), QUICK_STUDENTS)}}
         base = kept / name
-        # Empty: those that its own config names.
-        weights = ""
-        if title in TEACHERS:
-            weights = str(train(TEACHERS[title], (), SEEDS[0], base / TEACHER, options) / "model_final.pth")
+        weights = teacher_weights(name, base, options)
         cfg.ODAM.KD.TEACHER.WEIGHTS = weights
+        shared = ("ODAM.KD.TEACHER.WEIGHTS", weights)
+        if title in STARTS:
+            alone = (*STUDENTS[ALONE], "SOLVER.MAX_ITER", STARTS[title])
+            start = train(name, alone, START_SEED, base / "start", options)
+            shared += ("MODEL.WEIGHTS", str(start / "model_final.pth"))
         measured[TEACHER].append(measure_detector(teacher_of(cfg, options), datasets, base / "teacher.json"))
         for seed in options.size(SEEDS, SEEDS[:1]):
             for number, (student, changes) in enumerate(STUDENTS.items()):
                 if student in measured:
                     folder = base / f"{number:02}" / str(seed)
-                    train(name, (*changes, "ODAM.KD.TEACHER.WEIGHTS", weights), seed, folder, options)
+                    train(name, (*changes, *shared), seed, folder, options)
                     measured[student].append(measure(folder, datasets, options))
         note = f"mean and standard deviation over {len(SEEDS)} trainings of a student; {', '.join(datasets)}"
         yield Table(f"{title}: what of ODAM-KD does it (Table 7)", rows({x: x for x in ABLATIONS}, measured), note)

@@ -15,6 +15,7 @@ from skimage import data
 
 from helpers import DEVICES
 from odam_d2.data.synthetic.dataset import SPLITS, write_dataset
+from own_data import write_voc
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_students_are_distilled_and_tables_made_of_them(datasets, tmp_path):
     done = run(datasets, tmp_path, "--device", "cpu", "odam_kd_tables")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
     tables = json.loads((tmp_path / "odam_kd_tables.json").read_text())["tables"]
-    assert done.stdout.count("training output/odam_kd/tables/quick/") == 3
+    assert done.stdout.count("training output/odam_kd/tables/quick/") == 4  # with what they begin with
     ablations, distillers = tables.values()
     assert [row["training"][:3] for row in ablations] == ["(5)", "(6)"]
     assert [row["training"] for row in distillers] == ["teacher", "student alone", "FGD", "ODAM-KD"]
@@ -182,12 +183,16 @@ def test_students_are_distilled_and_tables_made_of_them(datasets, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_of_distillers_are_compared_on_their_own_crowds(datasets, tmp_path):
+def test_weights_of_distillers_are_compared_on_images_of_their_own(datasets, tmp_path):
+    cells = {f"cell{i}": [("RBC", (5, 5, 30, 30), 0), ("WBC", (30, 5, 55, 35), 0)] for i in range(8)}
+    cells["cell0"].append(("Platelets", (2, 30, 12, 39), 0))
+    write_voc(datasets / "bccd", cells, {"train": list(cells), "val": ["cell0"]})
     done = run(datasets, tmp_path, "--device", "cpu", "odam_kd_search")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
     (rows,) = json.loads((tmp_path / "odam_kd_search.json").read_text())["tables"].values()
     assert [row["training"] for row in rows] == ["student alone", "fgd, weights x 1"]
     assert all(list(row)[1:] == ["AP", "AR", "APs", "APm", "APl"] for row in rows)
+    assert done.stdout.count("training output/odam_kd/search/quick/") == 3  # with the teacher
 
 
 @pytest.mark.slow

@@ -11,8 +11,10 @@ from detectron2.modeling import build_model
 from helpers import random_photo, small_cfg
 from odam_d2 import ODAMPredictor
 from odam_d2.config import load_config
+from odam_d2.data.voc import load_voc
 from odam_d2.explain.reversed.head import plan_level
 from odam_d2.teaching import distiller_from_config, levels_of
+from own_data import write_voc
 
 
 def test_a_plan_is_named_by_the_number_of_maps_that_decides_about_it():
@@ -98,3 +100,15 @@ def test_published_weights_are_scaled_together_and_nothing_else_is():
 
     for name, section in import_module("benchmarks.odam_kd_search").DISTILLERS.items():
         assert own(name) == own(name, *runs.weighed(section, 1.0)) != own(name, *runs.weighed(section, 0.5))
+
+
+def test_images_for_the_search_are_none_of_those_it_trains_on(tmp_path):
+    search = import_module("benchmarks.odam_kd_search")
+    names = [f"cell{i}" for i in range(9)]
+    source = write_voc(tmp_path / "bccd", {name: [("RBC", (1, 1, 9, 9), 0)] for name in names}, {"train": names})
+    described = search.split_training_images(source, tmp_path / "own")
+    assert search.split_training_images(source, tmp_path / "own") == described
+    fit, tune = (load_voc(word.partition("voc:")[2].rpartition(":")[0], word.rpartition(":")[2]) for word in described)
+    assert [one["image_id"] for one in tune] == ["cell0", "cell4", "cell8"]
+    assert sorted(one["image_id"] for one in [*fit, *tune]) == names
+    assert [word.partition("=")[0] for word in described] == ["kd_fit", "kd_tune"]
