@@ -29,6 +29,10 @@ QUICK = ("SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "INPUT.MIN_SIZE_TRAIN"
 # Student -> its teacher, where that is not bundled and is trained first.
 TEACHERS = {"fcos_lcnet_050_bccd": "fcos_nanodet_g_bccd"}
 TEACHER_SEED = 0
+# Student -> iterations alone, after which all its trainings begin: from random weights imitation only disturbs.
+STARTS = {"fcos_lcnet_050_bccd": 1500, "fcos_lcnet_050_synthetic": 2000}
+START_SEED = 100
+ALONE = ("ODAM.KD.DISTILLER", "")
 # Iterations.
 CHECKPOINT_PERIOD = 100
 # Section of ODAM.KD -> the published weights of its terms for FCOS, by key. FGD's are ODAM-KD's, too.
@@ -90,6 +94,19 @@ def teacher_weights(student: str, base: Path, options: Options) -> str:
     if student not in TEACHERS:
         return ""
     return str(train(TEACHERS[student], (), TEACHER_SEED, base / "teacher", options) / "model_final.pth")
+
+
+def start_weights(student: str, data: Sequence[Any], base: Path, options: Options) -> str:
+    """The weights that all trainings of a student begin with, which are trained first.
+
+    Args:
+        student: name of a config in configs/odam_kd.
+        data: keys that say on what it is trained, where that is not its config's.
+        base: folder of the table.
+        options: of the benchmark.
+    """
+    changes = (*data, *ALONE, "SOLVER.MAX_ITER", STARTS[student])
+    return str(train(student, changes, START_SEED, base / "start", options) / "model_final.pth")
 
 
 def measure(folder: Path, datasets: Sequence[str], options: Options) -> dict[str, float | None]:

@@ -1,8 +1,8 @@
 """How much each distiller's losses weigh: chosen on blood cells that no other figure is made on, by a seed of its own.
 
 Published weights are of detectors of another size, trained by another optimiser. One short training for each distiller
-and factor of all its weights, from the same weights, with the same order of images. A quarter of BCCD's training images
-is kept aside for the comparison. The teacher has seen them; the students have not.
+and factor of all its weights, from where the student is after training alone, with the same order of images. A quarter
+of BCCD's training images is kept aside for the comparison. The teacher has seen them; the students have not.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import MEASURES, measure, teacher_weights, train, weighed
+from benchmarks.odam_kd_runs import ALONE, MEASURES, measure, start_weights, teacher_weights, train, weighed
 from benchmarks.trainings import base_folder
 from odam_d2.data.objects import load_objects
 
@@ -22,7 +22,7 @@ ASIDE = 4
 # None of the tables'.
 SEED = 10
 ITERATIONS = 300
-FACTORS = (1.0, 0.1)
+FACTORS = (1.0, 0.1, 0.01)
 # Distiller -> the section of its weights.
 DISTILLERS = {"fgd": "FGD", "odam_kd": "FGD", **{name.lower(): name for name in ("FGFI", "GID", "FKD", "CWD", "PKD")}}
 
@@ -31,20 +31,26 @@ def run(options: Options) -> Iterator[Table]:
     load_objects("bccd_train")
     base = base_folder(FOLDER, options)
     described = split_training_images(Path(MetadataCatalog.get("bccd_train").dirname), base / "bccd")
-    data = ("ODAM.DATASETS", described, "DATASETS.TRAIN", ("kd_fit",), "SOLVER.MAX_ITER", ITERATIONS)
-    weights = ("ODAM.KD.TEACHER.WEIGHTS", teacher_weights(STUDENT, base, options))
-    settings = {"student alone": ("ODAM.KD.DISTILLER", "")} | {
-        f"{name}, weights x {factor:g}": ("ODAM.KD.DISTILLER", name, *weighed(section, factor), *weights)
+    data = ("ODAM.DATASETS", described, "DATASETS.TRAIN", ("kd_fit",))
+    start = start_weights(STUDENT, data, base, options)
+    shared = (*data, "MODEL.WEIGHTS", start, "SOLVER.MAX_ITER", ITERATIONS)
+    teacher = ("ODAM.KD.TEACHER.WEIGHTS", teacher_weights(STUDENT, base, options))
+    settings = {"student alone": ALONE} | {
+        f"{name}, weights x {factor:g}": ("ODAM.KD.DISTILLER", name, *weighed(section, factor), *teacher)
         for name, section in DISTILLERS.items()
         for factor in FACTORS
     }
     rows = []
     for setting, changes in list(settings.items())[: options.size(None, 2)]:
         folder = base / setting.replace(", weights x", "").replace(" ", "_")
-        train(STUDENT, (*data, *changes), SEED, folder, options)
+        train(STUDENT, (*shared, *changes), SEED, folder, options)
         found = measure(folder, ("kd_tune",), options)
         rows.append({"training": setting} | {name: found[name] for name in MEASURES})
-    yield Table("Weights of distillers", rows, f"training seed {SEED}, {ITERATIONS} iterations, images kept aside")
+    yield Table(
+        "Weights of distillers",
+        rows,
+        f"training seed {SEED}, {ITERATIONS} iterations on from training alone; images kept aside",
+    )
 
 
 def split_training_images(source: Path, folder: Path) -> list[str]:

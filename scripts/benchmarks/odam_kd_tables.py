@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import MEASURES, measure, measure_detector, teacher_weights, train
+from benchmarks.odam_kd_runs import ALONE, MEASURES, measure, measure_detector, start_weights, teacher_weights, train
 from benchmarks.trainings import base_folder, spread
 from odam_d2.config import load_config
 from odam_d2.data.objects import load_objects
@@ -23,10 +23,6 @@ DATA = {
     "BCCD": ("fcos_lcnet_050_bccd", ("bccd_val",)),
     "synthetic crowds": ("fcos_lcnet_050_synthetic", tuple(f"synthetic_crowd_val{n}_coco" for n in range(3))),
 }
-# Where a student learns slowly all its trainings begin where it is after so many iterations alone, else with random
-# weights.
-STARTS = {"synthetic crowds": 2000}
-START_SEED = 100
 
 
 def _row(foreground: str, background: bool, attention: str) -> tuple[Any, ...]:
@@ -45,13 +41,13 @@ ABLATIONS = {
     "(7) focused, background, Grad-CAM": _row("focused", True, "gradcam"),
 }
 OTHERS = {name.upper(): ("ODAM.KD.DISTILLER", name) for name in ("fgfi", "gid", "fkd", "cwd", "pkd")}
-ALONE, TEACHER = "student alone", "teacher"
-STUDENTS = {ALONE: ("ODAM.KD.DISTILLER", ""), **ABLATIONS, **OTHERS}
-QUICK_STUDENTS = [ALONE, "(5) together, background", "(6) focused, background, ODAM"]
+STUDENT, TEACHER = "student alone", "teacher"
+STUDENTS = {STUDENT: ALONE, **ABLATIONS, **OTHERS}
+QUICK_STUDENTS = [STUDENT, "(5) together, background", "(6) focused, background, ODAM"]
 # What else the same trainings are called.
 TABLE_8 = {
     TEACHER: TEACHER,
-    ALONE: ALONE,
+    STUDENT: STUDENT,
     **dict.fromkeys(OTHERS),
     "FGD": "(5) together, background",
     "ODAM-KD": "(6) focused, background, ODAM",
@@ -69,11 +65,8 @@ def run(options: Options) -> Iterator[Table]:
         base = kept / name
         weights = teacher_weights(name, base, options)
         cfg.ODAM.KD.TEACHER.WEIGHTS = weights
-        shared = ("ODAM.KD.TEACHER.WEIGHTS", weights)
-        if title in STARTS:
-            alone = (*STUDENTS[ALONE], "SOLVER.MAX_ITER", STARTS[title])
-            start = train(name, alone, START_SEED, base / "start", options)
-            shared += ("MODEL.WEIGHTS", str(start / "model_final.pth"))
+        start = start_weights(name, (), base, options)
+        shared = ("ODAM.KD.TEACHER.WEIGHTS", weights, "MODEL.WEIGHTS", start)
         measured[TEACHER].append(measure_detector(teacher_of(cfg, options), datasets, base / "teacher.json"))
         for seed in options.size(SEEDS, SEEDS[:1]):
             for number, (student, changes) in enumerate(STUDENTS.items()):

@@ -192,7 +192,7 @@ def test_weights_of_distillers_are_compared_on_images_of_their_own(datasets, tmp
     (rows,) = json.loads((tmp_path / "odam_kd_search.json").read_text())["tables"].values()
     assert [row["training"] for row in rows] == ["student alone", "fgd, weights x 1"]
     assert all(list(row)[1:] == ["AP", "AR", "APs", "APm", "APl"] for row in rows)
-    assert done.stdout.count("training output/odam_kd/search/quick/") == 3  # with the teacher
+    assert done.stdout.count("training output/odam_kd/search/quick/") == 4  # with the teacher and the start
 
 
 @pytest.mark.slow
