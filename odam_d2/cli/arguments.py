@@ -31,6 +31,11 @@ def add_config_file(parser: argparse.ArgumentParser, help: str | None = None, re
     parser.add_argument("--config-file", required=required, metavar="YAML", help=help)
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add ``--input``, one or several words for :func:`odam_d2.data.images.find_images`."""
+    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+
+
 def add_dataset(parser: argparse.ArgumentParser) -> None:
     """Add ``--dataset``: a name, or a description as :mod:`odam_d2.data.own` has it."""
     own = "mine=ann.json:images/, mine=annotation.odgt:Images/ or mine=voc:folder/:split"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from odam_d2.cli.arguments import add_names, add_output, make_parser
+from odam_d2.cli.arguments import add_images, add_names, add_output, make_parser
 from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.data.images import find_images, read_image
 from odam_d2.explain import GRADIENT_METHODS, METHODS, SMOOTHINGS, check_methods
@@ -33,7 +33,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, metavar="NAME_OR_FOLDER", help=help)
     help = "what the photographs may show, such as 'a bottle'; once for each"
     parser.add_argument("--text", required=True, action="append", metavar="TEXT", help=help)
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    add_images(parser)
     add_output(parser)
     methods = f"of {', '.join(GRADIENT_METHODS)}; default {','.join(DEFAULT_METHODS)}"
     add_names(parser, "--methods", methods, DEFAULT_METHODS)

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from rich.progress import Progress
 
 import odam_d2
-from odam_d2.cli.arguments import add_config_file, add_layer, add_names, add_opts, add_output, make_parser
+from odam_d2.cli.arguments import add_config_file, add_images, add_layer, add_names, add_opts, add_output, make_parser
 from odam_d2.cli.attention_points import check_attends, check_count, place_maps
 from odam_d2.cli.common import (
     INTERRUPTED,
@@ -61,7 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("explain", __doc__)
     add_config_file(parser)
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    add_images(parser)
     add_output(parser)
     targets = f"of {', '.join(TARGETS)}, and class_score[dog] for any class; default {','.join(DEFAULT_TARGETS)}"
     add_names(parser, "--targets", targets)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
+from odam_d2.cli.arguments import add_config_file, add_images, add_opts, add_output, make_parser
 from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("explain-nms", __doc__)
     add_config_file(parser, help="ODAM.NMS.NAME in it says which NMS")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    add_images(parser)
     add_output(parser)
     parser.add_argument("--pairs", type=int, default=4, help="pairs of each kind to draw an image (default 4)")
     add_opts(parser)

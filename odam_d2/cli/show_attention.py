@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from odam_d2.cli.arguments import add_config_file, add_opts, add_output, make_parser
+from odam_d2.cli.arguments import add_config_file, add_images, add_opts, add_output, make_parser
 from odam_d2.cli.common import FAILED, each_image, prepare_for_network, run_command
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import find_images, read_image
@@ -54,16 +54,16 @@ class Pair(NamedTuple):
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = make_parser("show-attention", __doc__)
-    add_images(parser)
+    add_student(parser)
     add_output(parser)
     add_options(parser)
     return parser.parse_args(argv)
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
+def add_student(parser: argparse.ArgumentParser) -> None:
     """Add what says whose attention is shown, and where."""
     add_config_file(parser, help="the student's, whose ODAM.KD.TEACHER names the teacher")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    add_images(parser)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

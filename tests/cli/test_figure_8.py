@@ -9,7 +9,7 @@ from PIL import Image
 from helpers import random_photo
 from odam_d2 import read_image
 from odam_d2.cli.figures import main
-from odam_d2.cli.paper_figures import phrases
+from odam_d2.cli.paper_figures import methods, phrases
 from odam_d2.cli.paper_figures.common import draw_rows
 from odam_d2.cli.paper_figures.phrases import RANDOM, surest_of_each_phrase, tiny_detector
 from odam_d2.explain import ExplainSettings, GradientExplainer
@@ -32,7 +32,7 @@ def run(photo, tmp_path, call):
 def drawn(monkeypatch):
     """The rows and columns of each sheet."""
     seen = []
-    monkeypatch.setattr(phrases, "draw_rows", lambda *words: seen.append(words[1:]) or draw_rows(*words))
+    monkeypatch.setattr(methods, "draw_rows", lambda *words: seen.append(words[1:]) or draw_rows(*words))
     return seen
 
 

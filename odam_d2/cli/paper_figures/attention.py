@@ -69,8 +69,8 @@ def make(args: argparse.Namespace) -> int:
             size = image.shape[:2]
             fixations = check_inside(recording.images[path.name], size, path.name)
             looked = shrink_map(attention_map(fixations, size, args.pixels_per_degree), size) / 255
-            found, rows = methods.explain(image, surest(detector.predictor.cfg))
-            check_found(len(found), path, detector)
+            rows = methods.explain(image, surest(detector.predictor.cfg))
+            check_found(len(rows), path, detector)
             rows = [row._replace(maps={PEOPLE: looked, **row.maps}) for row in rows]
             # What people were told to do decides where they look.
             people = "; ".join(filter(None, (f"{len(fixations)} fixations", recording.task.partition(";")[0])))

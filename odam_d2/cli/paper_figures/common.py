@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.structures import Instances
 from PIL import Image
 
-from odam_d2.cli.arguments import add_config_file, add_output
+from odam_d2.cli.arguments import add_config_file, add_images, add_output
 from odam_d2.cli.settings import read_config
 from odam_d2.data.images import IMAGE_SUFFIXES, find_images
 from odam_d2.predictor import ODAMPredictor
@@ -88,7 +88,7 @@ def add_image_options(
         parser.add_argument("--names", nargs="+", metavar="NAME", help=names)
     else:
         add_config_file(parser, required=needs_config)
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH", help="images, folders, glob patterns")
+    add_images(parser)
     add_figure_output(parser, number)
     parser.add_argument("--confidence-threshold", type=float, help="default: ODAM.EXPLAIN.CONFIDENCE_THRESHOLD")
     shown = f"objects of an image, the surest first (default {instances})"

@@ -4,7 +4,7 @@ import argparse
 
 from odam_d2.cli.common import progress_bar
 from odam_d2.cli.paper_figures.common import PaperFigure, add_figure_output, check_output, save_figure
-from odam_d2.cli.show_attention import add_images, add_options, load_pair, sheet_of
+from odam_d2.cli.show_attention import add_options, add_student, load_pair, sheet_of
 from odam_d2.data.images import find_images
 from odam_d2.show.sheets import stack_sheets
 from odam_d2.show.words import plural
@@ -19,7 +19,7 @@ for many images, a sheet each.
 
 def add_figure_options(parser: argparse.ArgumentParser) -> None:
     """The options of Figure 16."""
-    add_images(parser)
+    add_student(parser)
     add_figure_output(parser, 16)
     add_options(parser)
 

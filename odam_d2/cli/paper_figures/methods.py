@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from detectron2.structures import Instances
@@ -91,7 +92,7 @@ class MethodMaps:
         name = target_name(self._target)
         return meanings_of([name])[name] or name
 
-    def explain(self, image: np.ndarray, chosen: Callable[[Instances], object]) -> tuple[Instances, list[Row]]:
+    def explain(self, image: np.ndarray, chosen: Callable[[Instances], object]) -> list[Row]:
         """Detect, and explain some detections by every method.
 
         Args:
@@ -99,7 +100,7 @@ class MethodMaps:
             chosen: which detections.
 
         Returns:
-            the detections, and a row for each.
+            a row for each.
         """
         layers = tuple(dict.fromkeys(explainer.layer for explainer in self._explainers.values()))
         found, trace = self.detector.predictor.trace(image, layers, chosen)
@@ -109,25 +110,42 @@ class MethodMaps:
             for method, explainer in self._explainers.items()
         }
         boxes, labels = found.pred_boxes.tensor.cpu().numpy(), name_detections(self.detector, found)
-        return found, [
-            Row(boxes[d], labels[d], {column: own[d] for column, own in maps.items()}) for d in range(len(found))
-        ]
+        return [Row(boxes[d], labels[d], {column: own[d] for column, own in maps.items()}) for d in range(len(found))]
+
+
+def write_by_methods(
+    args: argparse.Namespace,
+    paths: Sequence[Path],
+    detector: Detector,
+    chosen: Callable[[Instances], object],
+    check: Callable[[int, Path], None],
+) -> None:
+    """Write a figure with a row for each chosen detection and a column for each method.
+
+    Args:
+        args: of a figure with :func:`add_method_options`.
+        paths: of its photographs.
+        detector: whose detections are explained.
+        chosen: which of a photograph's detections.
+        check: refuses a photograph by how many were chosen.
+    """
+    parts = []
+    with progress_bar() as progress:
+        methods = MethodMaps(detector, args.methods, args.target, progress)
+        for path in progress.track(paths, description="explaining"):
+            image = read_image(path)
+            rows = methods.explain(image, chosen)
+            check(len(rows), path)
+            title = f"{path.name}: {methods.meaning}, by {detector.name}"
+            parts.append((title, draw_rows(image, rows, methods.columns)))
+    save_figure(args.output, stack_sheets(parts))
 
 
 def make(args: argparse.Namespace) -> int:
     """Write Figure 1."""
     paths = check_images(args)
     (detector,) = load_detectors(args)
-    parts = []
-    with progress_bar() as progress:
-        methods = MethodMaps(detector, args.methods, args.target, progress)
-        for path in progress.track(paths, description="explaining"):
-            image = read_image(path)
-            found, rows = methods.explain(image, surest(detector.predictor.cfg))
-            check_found(len(found), path, detector)
-            title = f"{path.name}: {methods.meaning}, by {detector.name}"
-            parts.append((title, draw_rows(image, rows, methods.columns)))
-    save_figure(args.output, stack_sheets(parts))
+    write_by_methods(args, paths, detector, surest(detector.predictor.cfg), partial(check_found, detector=detector))
     print(f"{plural(len(args.methods), 'method')} in {plural(len(paths), 'image')}: see {args.output}")
     return 0
 

@@ -2,30 +2,20 @@
 
 import argparse
 import string
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.structures import Instances
 
 from odam_d2.cli.arguments import add_opts
-from odam_d2.cli.common import progress_bar
-from odam_d2.cli.paper_figures.common import (
-    Detector,
-    PaperFigure,
-    add_image_options,
-    check_images,
-    draw_rows,
-    load_detectors,
-    save_figure,
-)
-from odam_d2.cli.paper_figures.methods import MethodMaps, add_method_options
-from odam_d2.data.images import read_image
+from odam_d2.cli.paper_figures.common import Detector, PaperFigure, add_image_options, check_images, load_detectors
+from odam_d2.cli.paper_figures.methods import add_method_options, write_by_methods
 from odam_d2.explain import ExplainSettings
 from odam_d2.model_zoo.files import get_model_file
 from odam_d2.modeling import ODAMGrounded
 from odam_d2.modeling.transformers.library import GROUNDED, build_network, library
 from odam_d2.predictor import ODAMPredictor
-from odam_d2.show.sheets import stack_sheets
 from odam_d2.show.words import plural
 
 DESCRIPTION = """Figure 8: ODAM and Grad-CAM of what a detector of phrases finds.
@@ -123,21 +113,19 @@ def make(args: argparse.Namespace) -> int:
     """Write Figure 8."""
     paths = check_images(args)
     detector, threshold = load_detector(args)
-    parts = []
-    with progress_bar() as progress:
-        methods = MethodMaps(detector, args.methods, args.target, progress)
-        for path in progress.track(paths, description="explaining"):
-            image = read_image(path)
-            found, rows = methods.explain(image, lambda all: surest_of_each_phrase(all, threshold, args.max_instances))
-            if not rows:
-                raise ValueError(
-                    f"{detector.name} finds none of {args.text!r} in {path.name} with a score of at least {threshold}; "
-                    "lower --confidence-threshold"
-                )
-            title = f"{path.name}: {methods.meaning}, by {detector.name}"
-            parts.append((title, draw_rows(image, rows, methods.columns)))
-    save_figure(args.output, stack_sheets(parts))
-    print(f"{plural(len(parts), 'image')}: see {args.output}")
+
+    def check(count: int, path: Path) -> None:
+        if not count:
+            raise ValueError(
+                f"{detector.name} finds none of {args.text!r} in {path.name} with a score of at least {threshold}; "
+                "lower --confidence-threshold"
+            )
+
+    def chosen(found: Instances) -> list[int]:
+        return surest_of_each_phrase(found, threshold, args.max_instances)
+
+    write_by_methods(args, paths, detector, chosen, check)
+    print(f"{plural(len(paths), 'image')}: see {args.output}")
     if args.config_file is None:
         print(f"note: {RANDOM}; name a detector with --config-file")
     return 0
