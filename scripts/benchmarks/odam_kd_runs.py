@@ -1,4 +1,4 @@
-"""Trainings of one student by several distillers, from the same random weights, and what their detectors find then.
+"""Trainings of one student by several distillers, from the same weights, and what their detectors find then.
 
 Trainings are kept in output/odam_kd and go on where they were stopped: the same command, again.
 """
