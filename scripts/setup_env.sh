@@ -65,14 +65,14 @@ run_pip() {
     die "this command failed, see its message above: $env_python -m pip $*"
 }
 
-check_disk() { # the index's torch brings the CUDA libraries, also for a CPU: 6 GB, 9 while installing
+check_disk() { # the index's torch brings the CUDA libraries, also for a CPU: 7 GB, hardly more while installing
     if "$env_python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("torch"))'; then return; fi
-    local needed_gb=10 free_kb
+    local needed_gb=8 free_kb
     free_kb=$(df -Pk "$env_dir" | awk 'NR == 2 {print $4}')
     [ "$free_kb" -ge $((needed_gb * 1024 * 1024)) ] ||
         die "setting up needs $needed_gb GB of free disk in $env_dir, and there are $((free_kb / 1024 / 1024)) GB."
     # Where it is tight, do without pip's own copy of the downloads.
-    [ "$free_kb" -ge $((14 * 1024 * 1024)) ] || export PIP_NO_CACHE_DIR=1
+    [ "$free_kb" -ge $((12 * 1024 * 1024)) ] || export PIP_NO_CACHE_DIR=1
 }
 
 missing_requirements() { # what of requirements.lock to add to an environment somebody else made
@@ -137,6 +137,11 @@ if [ "$(cat "$env_dir/odam_d2.stamp" 2>/dev/null)" != "$stamp" ]; then
         requirements=$env_dir/setup_requirements.txt
         missing_requirements >"$requirements"
     fi
+    # pip unpacks nothing before it has downloaded all that it was asked for; one large package at a time, the disk
+    # never holds more than one of them twice.
+    while read -r requirement; do
+        run_pip install --no-deps "$requirement"
+    done < <(grep -E '^(nvidia-|torch==|triton==)' "$requirements")
     run_pip install --no-build-isolation --use-pep517 -r "$requirements"
     install_detectron2
     run_pip install --no-deps --no-build-isolation -e .
