@@ -29,7 +29,11 @@ LEAVES = {
         *(f"out/{name}" for name in ("index.html", "summary.json", "tables.md", "objects.csv", "curves.json")),
         *("out/curves.png", "checked/sanity.png", "checked/sanity.json", "study/objects.csv", "measured/index.html"),
     ],
-    "docs/results.md": ["output/fcos_nanodet_g.pth", "pairs/crowd_pairs.png", "out_phi/index.html"],
+    "docs/results/crowds.md": ["pairs/crowd_pairs.png"],
+    "docs/results/detectors.md": ["output/fcos_nanodet_g.pth"],
+    "docs/results/errors.md": ["errors/index.html"],
+    "docs/results/maps.md": ["out_phi/index.html", "checked/sanity.png", "bbam/tables.md"],
+    "docs/results/people.md": ["attention/tables.md", "power.png"],
     "projects/ODAM/README.md": ["table2/tables.md", "sanity/sanity.png"],
 }
 # Pages with code, but for those that have tests of their own.
