@@ -33,6 +33,7 @@ all         all but the last five, one after the other, whatever becomes of each
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 import traceback
@@ -133,4 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Whoever stops the benchmark stops the training that it waits for: subprocess ends a child on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -113,9 +115,14 @@ def write_annotated_astronaut(folder, number):
     (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
 
 
-def run(root, output, *words):
+def command(root, output, *words):
+    """The words of a small benchmark, and its environment."""
     environment = {**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "scripts/benchmark.py", "--quick", "--output", str(output), *words]
+    return [sys.executable, "scripts/benchmark.py", "--quick", "--output", str(output), *words], environment
+
+
+def run(root, output, *words):
+    line, environment = command(root, output, *words)
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 
 
@@ -215,3 +222,19 @@ def test_data_that_are_missing_are_one_sentence_with_the_remedy(name, remedy, tm
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
     assert line.startswith(f"error: {name} could not be run: there ") and remedy in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
+def test_a_benchmark_that_is_stopped_stops_its_training(datasets, tmp_path):
+    line, environment = command(datasets, tmp_path, "--device", "cpu", "odam_kd_tables")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        while "training " not in process.stdout.readline():
+            assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (training := children.read_text().split()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert not any(Path("/proc", number).exists() for number in training)
