@@ -38,7 +38,7 @@ class FKDSettings:
         check_positive("temperature", self.temperature)
 
 
-# Our reading of the paper's two settings; the two-stage weights are also those of the authors' code.
+# Our reading of the paper's two settings.
 FKD_ONE_STAGE = FKDSettings()
 FKD_TWO_STAGE = FKDSettings(temperature=0.1, feature=7e-5, attention=4e-3, relation=7e-5)
 

@@ -23,7 +23,10 @@ Assign = Callable[[Tensor, Tensor], Tensor]
 
 
 def assign_by_iou(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """The places whose anchor overlaps an instance by an IoU of at least 0.5, RetinaNet's rule for positives, (L,)."""
+    """The places whose anchor overlaps an instance by an IoU of at least 0.5, (L,).
+
+    RetinaNet's threshold for positives, without its best anchors of each instance.
+    """
     if len(boxes) == 0:
         return anchors.new_zeros(len(anchors), dtype=torch.bool)
     return (box_iou(boxes, anchors) >= 0.5).any(dim=0)
@@ -182,8 +185,8 @@ class GID(Distiller):
     """Feature, relation and response loss on general instances, see the functions of this module.
 
     A 3x3 convolution that all levels share adapts the student's maps before features are pooled; relations are those
-    of pooled features as well. Needs anchors and both networks' responses; where a detector assigns places otherwise
-    than RetinaNet, give its own rule.
+    of pooled features as well. Needs anchors and both networks' responses; the authors assign places as the student
+    does, so give its rule.
 
     Args:
         strides: network-input pixels per cell of every level, each twice the one before.

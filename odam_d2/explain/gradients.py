@@ -158,7 +158,8 @@ def summed_gradients(traces: Sequence[Trace], outputs: Sequence[Tensor], level: 
     """Gradients of one sum over predictions of several images, by one backward pass for all of them.
 
     The predictions of an image do not depend on the maps of another, so that the gradient of the sum with respect to
-    an image's map is that of the image's own part.
+    an image's map is that of the image's own part. Batch normalisation in a head that trains is the exception: it
+    lets each image's statistics into the others' predictions, and so some of their gradient into its map.
 
     Args:
         traces: of the images of one forward pass; D = 0 is fine.

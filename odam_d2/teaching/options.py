@@ -106,21 +106,22 @@ def _odam_kd(node: CfgNode, student: nn.Module) -> dict[str, Any]:
 def _gid(node: CfgNode, student: nn.Module) -> dict[str, Any]:
     names = ("INSTANCES", "FEATURE", "RELATION", "RESPONSE_CLASS", "RESPONSE_BOX")
     settings = GIDSettings(**{name.lower(): node.GID[name] for name in names})
-    # RetinaNet's rule is GID's own.
-    return {"settings": settings} | ({"assign": _points_of(student)} if isinstance(student, FCOS) else {})
+    return {"settings": settings} | ({"assign": _positives_of(student)} if isinstance(student, DenseDetector) else {})
 
 
-def _points_of(student: FCOS) -> Assign:
-    """FCOS's own rule for positives, for GID's instances."""
+def _positives_of(student: DenseDetector) -> Assign:
+    """A detector's own rule for positives, for GID's instances."""
 
     def assign(anchors: Tensor, boxes: Tensor) -> Tensor:
-        # Its anchors are as large as the stride: of each level one size.
-        sizes = (anchors[:, 2] - anchors[:, 0]).unique_consecutive(return_counts=True)[1].tolist()
+        sizes = [len(anchors)]
+        if isinstance(student, FCOS):
+            # It asks for each level's anchors, which are as large as the stride: of each level one size.
+            sizes = (anchors[:, 2] - anchors[:, 0]).unique_consecutive(return_counts=True)[1].tolist()
         instances = Instances((0, 0))
         instances.gt_boxes = Boxes(boxes)
         instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         ((labels,), _) = student.label_anchors([Boxes(own) for own in anchors.split(sizes)], [instances])
-        return labels < student.num_classes
+        return (labels >= 0) & (labels < student.num_classes)
 
     return assign
 

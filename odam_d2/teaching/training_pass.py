@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor, nn
 
@@ -161,11 +162,16 @@ def match_places(observation: Any, instances: Sequence[Instances]) -> list[Posit
 
 
 def responses_of(observation: DenseObservation) -> Responses:
-    """What a dense detector predicts at all places of a batch, (N,L,K) and (N,L,4) twice; boxes without graph."""
+    """What a dense detector predicts at all places of a batch, (N,L,K) and (N,L,4) twice; boxes without graph.
+
+    FCOS's deltas are distances, which end at 0 as its decoder's do.
+    """
     logits, deltas = (
         torch.stack([torch.cat(observation.outputs(image)[number]) for image in range(len(observation))])
         for number in (0, 1)
     )
+    if isinstance(observation.detector, FCOS):
+        deltas = deltas.relu()
     anchors = torch.cat([own.tensor for own in observation.anchors])
     decode = observation.detector.box2box_transform.apply_deltas
     with torch.no_grad():

@@ -32,8 +32,10 @@ TEACHER_SEED = 0
 # Student -> iterations alone, after which all its trainings begin: from random weights imitation only disturbs.
 STARTS = {"fcos_lcnet_050_bccd": 1500, "fcos_lcnet_050_synthetic": 2000}
 START_SEED = 100
+# Of each training after that.
+ITERATIONS = 300
 ALONE = ("ODAM.KD.DISTILLER", "")
-# Iterations.
+# Also iterations.
 CHECKPOINT_PERIOD = 100
 # Section of ODAM.KD -> the published weights of its terms for FCOS, by key. FGD's are ODAM-KD's, too.
 _KD = load_config("odam_kd/Base-small.yaml").ODAM.KD

@@ -11,7 +11,7 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import ALONE, MEASURES, measure, start_weights, teacher_weights, train, weighed
+from benchmarks.odam_kd_runs import ALONE, ITERATIONS, MEASURES, measure, start_weights, teacher_weights, train, weighed
 from benchmarks.trainings import base_folder
 from odam_d2.data.objects import load_objects
 
@@ -21,7 +21,6 @@ STUDENT = "fcos_lcnet_050_bccd"
 ASIDE = 4
 # None of the tables'.
 SEED = 10
-ITERATIONS = 300
 FACTORS = (1.0, 0.1, 0.01)
 # Distiller -> the section of its weights.
 DISTILLERS = {"fgd": "FGD", "odam_kd": "FGD", **{name.lower(): name for name in ("FGFI", "GID", "FKD", "CWD", "PKD")}}

@@ -1,5 +1,7 @@
 """Observations: any place and class can be asked about, in any order, in inference and inside training."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
@@ -130,6 +132,26 @@ def test_traces_under_autocast_have_finite_maps_near_those_of_full_precision(kin
     assert torch.isfinite(found).all() and found.dtype == torch.float32
     cosine = nn.functional.cosine_similarity(found.flatten(1), expected.flatten(1), dim=1)
     assert (cosine[expected.flatten(1).amax(1) > 0] > 0.9).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["fcos", "retinanet"])
+def test_boxes_under_autocast_are_decoded_in_full_precision(kind, device):
+    model, batch = deepcopy(any_detector(kind, "greedy")).to(device), random_input(240, 400)
+    with torch.no_grad():
+        model.head.bbox_pred.bias.fill_(0.3)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        observation = model.observe([batch], ("fpn",))
+        plain = model([batch])[0]["instances"].pred_boxes.tensor
+    boxes = observation.predictions(0).boxes[:, 0]
+    places = torch.arange(0, len(boxes), 7, device=boxes.device)
+    traced = observation.trace(0, places, torch.zeros_like(places)).boxes
+    found = observation.detections()[0].pred_boxes.tensor
+    assert torch.equal(found, plain) and len(found) > 0
+    assert torch.equal(traced, boxes[places])
+    for own in (boxes, found):
+        # In half precision a side beyond 256 is a multiple of 2.
+        assert own.dtype == torch.float32 and (own[own > 256] % 2 != 0).any()
 
 
 # ---- Inside training

@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 
 from helpers import DEVICES, small_cfg
 from odam_d2.distill import DISTILLERS, Objects, build_distiller
-from odam_d2.teaching.training_pass import match_places
+from odam_d2.teaching.training_pass import match_places, responses_of
 from teaching.conftest import CLASSES, KINDS, OBJECTS, losses_of, with_objects
 
 TERMS = {
@@ -155,3 +155,17 @@ def test_places_of_an_observation_are_matched_as_its_detector_matches_them(kind,
     classes = dict(zip(map(tuple, OBJECTS), (0, 1, 2)))
     assert found.classes.tolist() == [classes[tuple(box)] for box in found.boxes.tolist()]
     assert len(observation.trace(0, found.places, found.classes)) == len(found.places)
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_responses_are_all_logits_boxes_and_what_the_boxes_are_made_of(kind, make_student):
+    model = make_student(kind).student.eval()
+    if kind == "fcos":  # some of the distances below 0, where they mean a side at the point itself
+        torch.nn.init.zeros_(model.head.bbox_pred.bias)
+    observation = model.observe([with_objects(OBJECTS), with_objects(seed=1)], ("fpn",))
+    found = responses_of(observation)
+    for image in range(2):
+        assert torch.equal(found.boxes[image], observation.predictions(image).boxes[:, 0])
+        assert torch.allclose(found.logits[image].sigmoid(), observation.predictions(image).class_vectors)
+    assert not found.boxes.requires_grad and found.deltas.requires_grad
+    assert (found.deltas.min() < 0) == (kind == "retinanet") and (kind == "retinanet" or (found.deltas == 0).any())

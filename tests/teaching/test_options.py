@@ -1,7 +1,9 @@
 """Every option of a distiller is a key; negative numbers are the published ones of the student's kind."""
 
 import pytest
+import torch
 from detectron2.modeling import build_model
+from torchvision.ops import box_iou
 
 from helpers import small_cfg
 from odam_d2.distill import DISTILLERS, FGD_FCOS, FGD_RETINANET, FGD_TWO_STAGE, FKD_ONE_STAGE, FKD_TWO_STAGE
@@ -47,6 +49,26 @@ def test_single_numbers_count_before_a_preset():
     assert distiller("fcos", "fgfi", "ODAM.KD.FGFI.RATIO", 0.3).ratio == 0.3
     assert distiller("fcos", "gid", "ODAM.KD.GID.RELATION", 7.0).settings.relation == 7
     assert distiller("fcos", "fkd", "ODAM.KD.FKD.FEATURE", 7.0).settings.feature == 7
+
+
+def test_gids_places_are_those_that_the_student_assigns():
+    maps = [torch.zeros(1, 1, 64 // stride, 64 // stride) for stride in (8, 16, 32, 64, 128) if stride <= 64]
+    maps.append(torch.zeros(1, 1, 1, 1))
+    # A small box, a long one, and one like an anchor: the first two have no anchor with an IoU of .5.
+    boxes = torch.tensor([[30.0, 30.0, 42.0, 42.0], [2.0, 20.0, 62.0, 26.0], [4.0, 4.0, 36.0, 36.0]])
+    gid = distiller("retinanet", "gid")
+    anchors = torch.cat([level.tensor for level in STUDENTS["retinanet"].anchor_generator(maps)])
+    overlaps = box_iou(boxes, anchors)
+    best = overlaps == overlaps.amax(dim=1, keepdim=True)
+    assert (overlaps[:2] < 0.5).all()
+    assert torch.equal(gid.assign(anchors, boxes), ((overlaps >= 0.5) | best).any(dim=0))
+    assert not gid.assign(anchors, boxes[:0]).any()
+    gid = distiller("fcos", "gid")
+    levels = STUDENTS["fcos"].anchor_generator(maps)
+    # Its points of the finest level that lie in the box and within 1.5 strides of its middle: 36 - 12 to 36 + 12.
+    found = gid.assign(torch.cat([level.tensor for level in levels]), boxes[:1]).nonzero()[:, 0]
+    centres = levels[0].get_centers()[found]
+    assert len(found) > 0 and ((centres >= 30) & (centres <= 42)).all()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from odam_d2.modeling.dense.observation import DenseObservation, Outputs, flat_modules
+from odam_d2.modeling.dense.observation import DenseObservation, Outputs, flat_modules, whole_outputs
 from odam_d2.modeling.explainable import Observation, check_layers, evaluating, with_nms_layers, without_place
 from odam_d2.modeling.features import (
     ImageFeatures,
@@ -28,14 +28,14 @@ from odam_d2.modeling.layer_groups import layer_groups
 from odam_d2.modeling.odam_train import ODAMTrain
 from odam_d2.modeling.positives import Positives
 from odam_d2.nms.family import NMS, GreedyNMS
-from odam_d2.structures import by_probability, full_precision
+from odam_d2.structures import by_probability
 
 
 class ExplainableDense(DenseDetector):
     """Mixin for :class:`DenseDetector` subclasses: an :class:`ExplainableDetector`.
 
     Subclasses say what the head's outputs mean (:meth:`read_outputs`, :meth:`output_sizes`). Not observed and with
-    greedy NMS, every method is Detectron2's own.
+    greedy NMS, every method is Detectron2's own, but that its head's outputs are read in full precision.
 
     Args:
         nms: the last step of inference; default greedy, Detectron2's own.
@@ -119,13 +119,14 @@ class ExplainableDense(DenseDetector):
         predictions: list[list[Tensor]],
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
-        """Overrides Detectron2's where precision is mixed: losses are of outputs in full precision.
+        """Overrides Detectron2's where precision is mixed: losses are of :func:`whole_outputs`."""
+        return super().forward_training(images, features, whole_outputs(predictions), gt_instances)
 
-        FCOS decodes boxes in the precision of what its head predicts, and half of it knows a side at 300 pixels by a
-        pixel or two.
-        """
-        full = [[full_precision(x) for x in output] for output in predictions]
-        return super().forward_training(images, features, full, gt_instances)
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: list[list[Tensor]]
+    ) -> list[Instances]:
+        """Overrides Detectron2's where precision is mixed: detections are of :func:`whole_outputs`."""
+        return super().forward_inference(images, features, whole_outputs(predictions))
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
         """Overrides Detectron2's where maps are trained by several processes: they divide by what one process would.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from odam_d2.modeling.explainable import Observation, check_predictions
 from odam_d2.modeling.features import ImageFeatures, Seen, join
 from odam_d2.nms.candidates import Candidates
-from odam_d2.structures import Predictions, Subnet, Trace
+from odam_d2.structures import Predictions, Subnet, Trace, full_precision
 
 if TYPE_CHECKING:
     from odam_d2.modeling.dense.detector import ExplainableDense
@@ -34,6 +34,17 @@ class Outputs(NamedTuple):
 
     class_vectors: Tensor
     objectness: Tensor | None = None
+
+
+def whole_outputs(predictions: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """A head's outputs in full precision, whatever autocast made of them.
+
+    FCOS decodes boxes in the precision of the distances, and half of it knows a side at 300 pixels by a pixel or two.
+
+    Args:
+        predictions: for each output a list over the levels.
+    """
+    return [[full_precision(level) for level in output] for output in predictions]
 
 
 class DenseObservation(Observation):
@@ -69,7 +80,7 @@ class DenseObservation(Observation):
         places_of: Observation | Sequence[Tensor] | None = None,
     ):
         super().__init__(detector, layers, images.image_sizes, images.tensor.shape[-2:], inputs, evaluation)
-        self._features, self._head_outputs, self._towers = features, predictions, seen
+        self._features, self._head_outputs, self._towers = features, whole_outputs(predictions), seen
         self._levels = list(detector.head_in_features)
         self._level_maps = [join(features, name) for name in self._levels]
         self._anchors = detector.anchor_generator(self._level_maps)
