@@ -49,6 +49,10 @@ PUBLISHED = {
 }
 
 
+# Distiller -> the section of its weights.
+SECTIONS = {"fgd": "FGD", "odam_kd": "FGD", **{name.lower(): name for name in ("FGFI", "GID", "FKD", "CWD", "PKD")}}
+
+
 class RecallEvaluator(BoxEvaluator):
     """Box AP with COCO's average recall of 100 detections an image beside it, ``AR``, which Table 7 has."""
 
@@ -58,14 +62,16 @@ class RecallEvaluator(BoxEvaluator):
         return results if coco_eval is None else results | {"AR": 100 * float(coco_eval.stats[8])}
 
 
-def weighed(section: str, factor: float) -> tuple[Any, ...]:
-    """Keys and values that make all of a distiller's weights larger or smaller than published.
+def weighed(distiller: str, factor: float) -> tuple[Any, ...]:
+    """Keys and values of a distiller, all of whose weights are larger or smaller than published.
 
     Args:
-        section: of ``ODAM.KD``.
+        distiller: ``ODAM.KD.DISTILLER``.
         factor: of each weight.
     """
-    return tuple(x for key, value in PUBLISHED[section].items() for x in (f"ODAM.KD.{section}.{key}", value * factor))
+    section = SECTIONS[distiller]
+    weights = (x for key, value in PUBLISHED[section].items() for x in (f"ODAM.KD.{section}.{key}", value * factor))
+    return ("ODAM.KD.DISTILLER", distiller, *weights)
 
 
 def train(config: str, changes: Sequence[Any], seed: int, folder: Path, options: Options) -> Path:

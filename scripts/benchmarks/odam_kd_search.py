@@ -11,7 +11,17 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from benchmarks.measure import Options, Table
-from benchmarks.odam_kd_runs import ALONE, ITERATIONS, MEASURES, measure, start_weights, teacher_weights, train, weighed
+from benchmarks.odam_kd_runs import (
+    ALONE,
+    ITERATIONS,
+    MEASURES,
+    SECTIONS,
+    measure,
+    start_weights,
+    teacher_weights,
+    train,
+    weighed,
+)
 from benchmarks.trainings import base_folder
 from odam_d2.data.objects import load_objects
 
@@ -22,8 +32,6 @@ ASIDE = 4
 # None of the tables'.
 SEED = 10
 FACTORS = (1.0, 0.1, 0.01)
-# Distiller -> the section of its weights.
-DISTILLERS = {"fgd": "FGD", "odam_kd": "FGD", **{name.lower(): name for name in ("FGFI", "GID", "FKD", "CWD", "PKD")}}
 
 
 def run(options: Options) -> Iterator[Table]:
@@ -35,9 +43,7 @@ def run(options: Options) -> Iterator[Table]:
     shared = (*data, "MODEL.WEIGHTS", start, "SOLVER.MAX_ITER", ITERATIONS)
     teacher = ("ODAM.KD.TEACHER.WEIGHTS", teacher_weights(STUDENT, base, options))
     settings = {"student alone": ALONE} | {
-        f"{name}, weights x {factor:g}": ("ODAM.KD.DISTILLER", name, *weighed(section, factor), *teacher)
-        for name, section in DISTILLERS.items()
-        for factor in FACTORS
+        f"{name}, weights x {factor:g}": (*weighed(name, factor), *teacher) for name in SECTIONS for factor in FACTORS
     }
     rows = []
     for setting, changes in list(settings.items())[: options.size(None, 2)]:

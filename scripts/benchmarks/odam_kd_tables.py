@@ -28,9 +28,8 @@ from odam_d2.data.objects import load_objects
 
 FOLDER = Path("output/odam_kd/tables")
 SEEDS = (0, 1, 2)
-# Section of ODAM.KD -> what its published weights are multiplied by: the best of odam_kd_search. FGD's are ODAM-KD's,
-# too.
-FACTORS = {"FGD": 0.01, "FGFI": 0.01, "GID": 0.01, "FKD": 0.01, "CWD": 0.01, "PKD": 0.01}
+# Distiller -> what all its published weights are multiplied by: the best of odam_kd_search.
+FACTORS = {"odam_kd": 1.0, "fgd": 0.01, "fgfi": 0.01, "gid": 0.01, "fkd": 0.01, "cwd": 0.01, "pkd": 0.01}
 # Title, the student, and where detections are measured.
 DATA = {
     "BCCD": ("fcos_lcnet_050_bccd", ("bccd_val",)),
@@ -40,10 +39,11 @@ DATA = {
 
 def _row(foreground: str, background: bool, attention: str) -> tuple[Any, ...]:
     keys = {"FOREGROUND": foreground, "BACKGROUND": background, "ATTENTION": attention}
-    return ("ODAM.KD.DISTILLER", "odam_kd", *(x for key, value in keys.items() for x in (f"ODAM.KD.{key}", value)))
+    row = (x for key, value in keys.items() for x in (f"ODAM.KD.{key}", value))
+    return (*weighed("odam_kd", FACTORS["odam_kd"]), *row)
 
 
-# Table 7's rows; (5) is FGD.
+# Table 7's rows; (5) is FGD with ODAM-KD's weights.
 ABLATIONS = {
     "(1) unfocused, bottom-up": _row("unfocused", False, "bottom_up"),
     "(2) focused, bottom-up": _row("focused", False, "bottom_up"),
@@ -53,18 +53,14 @@ ABLATIONS = {
     "(6) focused, background, ODAM": _row("focused", True, "odam"),
     "(7) focused, background, Grad-CAM": _row("focused", True, "gradcam"),
 }
-OTHERS = {name.upper(): ("ODAM.KD.DISTILLER", name) for name in ("fgfi", "gid", "fkd", "cwd", "pkd")}
+# The other distillers, each with weights of its own.
+OTHERS = {name.upper(): weighed(name, factor) for name, factor in FACTORS.items() if name != "odam_kd"}
 STUDENT, TEACHER = "student alone", "teacher"
 STUDENTS = {STUDENT: ALONE, **ABLATIONS, **OTHERS}
-QUICK_STUDENTS = [STUDENT, "(5) together, background", "(6) focused, background, ODAM"]
+ODAM_KD = "(6) focused, background, ODAM"
+QUICK_STUDENTS = [STUDENT, "(5) together, background", ODAM_KD, "FGD"]
 # What else the same trainings are called.
-TABLE_8 = {
-    TEACHER: TEACHER,
-    STUDENT: STUDENT,
-    **dict.fromkeys(OTHERS),
-    "FGD": "(5) together, background",
-    "ODAM-KD": "(6) focused, background, ODAM",
-}
+TABLE_8 = {TEACHER: TEACHER, STUDENT: STUDENT, **{name: name for name in OTHERS}, "ODAM-KD": ODAM_KD}
 
 
 def run(options: Options) -> Iterator[Table]:
@@ -79,8 +75,7 @@ def run(options: Options) -> Iterator[Table]:
         weights = teacher_weights(name, base, options)
         cfg.ODAM.KD.TEACHER.WEIGHTS = weights
         start = start_weights(name, (), base, options)
-        factors = [x for section, factor in FACTORS.items() for x in weighed(section, factor)]
-        shared = ("ODAM.KD.TEACHER.WEIGHTS", weights, "MODEL.WEIGHTS", start, "SOLVER.MAX_ITER", ITERATIONS, *factors)
+        shared = ("ODAM.KD.TEACHER.WEIGHTS", weights, "MODEL.WEIGHTS", start, "SOLVER.MAX_ITER", ITERATIONS)
         measured[TEACHER].append(measure_detector(teacher_of(cfg, options), datasets, base / "teacher.json"))
         for seed in options.size(SEEDS, SEEDS[:1]):
             for number, (student, changes) in enumerate(STUDENTS.items()):
@@ -92,7 +87,7 @@ def run(options: Options) -> Iterator[Table]:
             f"mean and standard deviation over {len(SEEDS)} trainings of {ITERATIONS} iterations; {', '.join(datasets)}"
         )
         yield Table(f"{title}: what of ODAM-KD does it (Table 7)", rows({x: x for x in ABLATIONS}, measured), note)
-        yield Table(f"{title}: distillers (Table 8)", rows({k: v or k for k, v in TABLE_8.items()}, measured), note)
+        yield Table(f"{title}: distillers (Table 8)", rows(TABLE_8, measured), note)
 
 
 def teacher_of(cfg: CfgNode, options: Options) -> CfgNode:

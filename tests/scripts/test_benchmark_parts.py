@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from helpers import random_photo, small_cfg
 from odam_d2 import ODAMPredictor
 from odam_d2.config import load_config
+from odam_d2.distill import DISTILLERS
 from odam_d2.data.voc import load_voc
 from odam_d2.explain.reversed.head import plan_level
 from odam_d2.teaching import distiller_from_config, levels_of
@@ -83,10 +84,10 @@ def test_a_process_that_fails_says_why():
 
 def test_published_weights_are_scaled_together_and_nothing_else_is():
     runs = import_module("benchmarks.odam_kd_runs")
-    assert runs.weighed("CWD", 0.1) == ("ODAM.KD.CWD.WEIGHT", pytest.approx(1.0))
+    assert runs.weighed("cwd", 0.1) == ("ODAM.KD.DISTILLER", "cwd", "ODAM.KD.CWD.WEIGHT", pytest.approx(1.0))
     # FGD's for FCOS, as published.
-    weights = dict(zip(*(iter(runs.weighed("FGD", 0.5)),) * 2))
-    assert weights == {
+    weights = dict(zip(*(iter(runs.weighed("odam_kd", 0.5)),) * 2))
+    assert weights == {"ODAM.KD.DISTILLER": "odam_kd"} | {
         f"ODAM.KD.FGD.{key}": pytest.approx(value / 2)
         for key, value in {"ALPHA": 1.6e-3, "BETA": 8e-4, "GAMMA": 8e-4, "LAMBDA": 8e-6}.items()
     }
@@ -98,8 +99,9 @@ def test_published_weights_are_scaled_together_and_nothing_else_is():
         values = vars(distiller_from_config(changed, student, levels_of(student), 128))
         return values.get("settings") or values["weight"]
 
-    for name, section in import_module("benchmarks.odam_kd_search").DISTILLERS.items():
-        assert own(name) == own(name, *runs.weighed(section, 1.0)) != own(name, *runs.weighed(section, 0.5))
+    assert set(runs.SECTIONS) == set(DISTILLERS)
+    for name in runs.SECTIONS:
+        assert own(name) == own(name, *runs.weighed(name, 1.0)) != own(name, *runs.weighed(name, 0.5))
 
 
 def test_images_for_the_search_are_none_of_those_it_trains_on(tmp_path):
