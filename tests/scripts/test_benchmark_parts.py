@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from helpers import random_photo, small_cfg
 from odam_d2 import ODAMPredictor
 from odam_d2.config import load_config
-from odam_d2.distill import DISTILLERS
 from odam_d2.data.voc import load_voc
+from odam_d2.distill import DISTILLERS
 from odam_d2.explain.reversed.head import plan_level
 from odam_d2.teaching import distiller_from_config, levels_of
 from own_data import write_voc
