@@ -1,5 +1,6 @@
 """Tests run from the repository's root, where configs are found."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import torch
 os.chdir(Path(__file__).parent.parent)
 # Threads that wait for each other on a busy machine make networks as small as the tests' ten times slower.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def loggers_that_are_heard():
+    """Commands of earlier tests may have quietened the loggers, or kept them for themselves."""
+    for name in ("fvcore", "detectron2", "odam_d2"):
+        logging.getLogger(name).propagate = True
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -51,7 +51,6 @@ def test_a_sound_file_is_read_as_detectron2_reads_it(tmp_path):
 
 def test_nobody_is_told_that_categories_are_numbered_anew(tmp_path, caplog, monkeypatch):
     path = write(tmp_path, content())
-    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     # A command that another test ran in this process hides it for good.
     monkeypatch.setattr(logging.getLogger("detectron2.data.datasets.coco"), "filters", [])
     try:
