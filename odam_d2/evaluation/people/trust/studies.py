@@ -3,6 +3,7 @@
 Shapes: P participants, Q questions each, O objects, M methods.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from odam_d2.files import write_atomically
 
@@ -159,7 +161,8 @@ def plan_study(
 
     Objects are dealt out in turn, so that each is asked about as often as any other, up to one time; nobody sees an
     object twice. Pictures of all methods stand in random order. Where a question shows one method alone, a participant
-    sees all methods equally often, up to one time.
+    sees all methods equally often, up to one time, and every object is shown by all of them, as equally often as that
+    allows, so that no method has easier objects than another.
 
     Args:
         kind: a name of :data:`STUDIES`.
@@ -177,17 +180,40 @@ def plan_study(
     order = rng.permutation(len(items))
     digits = max(2, len(str(participants)))
     questions = []
+    shown_by = np.zeros((len(items), len(methods)), dtype=np.int64)
     for p in range(participants):
         name = f"{p + 1:0{digits}d}"
-        own = [int(order[(p * each + i) % len(items)]) for i in range(each)]
+        own = order[np.arange(p * each, (p + 1) * each) % len(items)]
         if STUDIES[kind].options:
             shown = [tuple(methods[m] for m in rng.permutation(len(methods))) for _ in own]
         else:
-            shown = [(methods[(p + i) % len(methods)],) for i in range(each)]
+            dealt = _deal_methods(shown_by[own], rng)
+            shown_by[own, dealt] += 1
+            shown = [(methods[m],) for m in dealt]
         for place, i in enumerate(rng.permutation(each), 1):
-            questions.append(Question(f"{name}-{place:02d}", name, own[i], shown[i]))
-    number = int(rng.integers(16**8))
-    return Study(f"{kind}-{number:08x}", kind, tuple(methods), seed, tuple(items), tuple(questions))
+            questions.append(Question(f"{name}-{place:02d}", name, int(own[i]), shown[i]))
+    content = [kind, list(methods), seed, [asdict(question) for question in questions], *items]
+    number = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    return Study(f"{kind}-{number}", kind, tuple(methods), seed, tuple(items), tuple(questions))
+
+
+def _deal_methods(shown_by: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One method for each object of a participant, all equally often, up to one time.
+
+    Args:
+        shown_by: how often each object was shown by each method before, (Q,M).
+        rng: decides where nothing else does.
+
+    Returns:
+        methods, (Q,).
+    """
+    each, count = shown_by.shape
+    # So many turns of every method, and one more of those that were shown least; an object takes what it had least.
+    least = (shown_by.sum(axis=0) + rng.random(count)).argsort()[: each % count]
+    turns = np.concatenate([np.repeat(np.arange(count), each // count), least])
+    more = (shown_by - shown_by.min(axis=1, keepdims=True))[:, turns]
+    _, chosen = linear_sum_assignment(more.astype(np.float64) ** 2 + rng.random((each, each)) / (2 * each))
+    return turns[chosen]
 
 
 def choose_items(items: Sequence[Item], most: int, seed: int = 0) -> list[Item]:

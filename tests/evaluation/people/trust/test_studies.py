@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from evaluation.people.trust.simulated import make_items, make_study
-from odam_d2.evaluation.people.trust.studies import choose_items, read_key, write_key
+from evaluation.people.trust.simulated import METHODS, make_items, make_study
+from odam_d2.evaluation.people.trust.studies import choose_items, plan_study, read_key, write_key
 
 
 def test_objects_are_asked_about_equally_often_and_nobody_sees_one_twice():
@@ -39,11 +39,29 @@ def test_where_a_box_is_drawn_everybody_sees_each_method_equally_often():
     assert len({tuple(q.options for q in study.questions_of(p)) for p in study.participants}) > 3
 
 
-def test_a_seed_makes_the_study():
-    assert make_study(seed=3) == make_study(seed=3)
-    assert (
-        make_study(seed=3).questions != make_study(seed=4).questions and make_study(seed=3).id != make_study(seed=4).id
-    )
+@pytest.mark.parametrize(
+    ("participants", "each", "items"), [(40, 30, 120), (40, 15, 120), (40, 15, 60), (40, 15, 150), (7, 10, 23)]
+)
+def test_where_a_box_is_drawn_all_methods_show_the_same_objects(participants, each, items):
+    methods = ("odam", "drise", "gradcam", "gradcam++")
+    study = make_study("draw", methods, items=items, participants=participants, each=each)
+    shown = Counter((question.item, question.options[0]) for question in study.questions)
+    for item in range(items):
+        own = [shown[item, method] for method in methods]
+        assert max(own) - min(own) <= 1
+    for participant in study.participants:
+        own = Counter(question.options[0] for question in study.questions_of(participant))
+        assert max(own.values()) - min(own[method] for method in methods) <= 1
+
+
+@pytest.mark.parametrize("kind", ["rank", "draw"])
+def test_a_seed_makes_the_study_and_everything_in_it_the_name(kind):
+    assert make_study(kind, seed=3) == make_study(kind, seed=3)
+    assert make_study(kind, seed=3).questions != make_study(kind, seed=4).questions
+    others = [make_study(kind, **own) for own in ({"seed": 4}, {"methods": ("odam", "gradcam", "bbam")}, {"items": 7})]
+    moved = [item._replace(annotation_id=f"b{i}") for i, item in enumerate(make_items(6))]
+    others += [make_study(kind), plan_study(kind, METHODS, moved, 4, 3)]
+    assert len({study.id for study in others}) == len(others)
 
 
 def test_objects_are_chosen_from_as_many_classes_as_possible():
