@@ -1,6 +1,7 @@
 """Training with Detectron2's engine: the optimiser, loader and evaluator that odam_d2's configs ask for."""
 
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,6 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,7 +78,7 @@ def check_losses(model: nn.Module, inputs: tuple[Any, ...], losses: Any) -> None
     """A forward hook that ends training where a loss is no number any more.
 
     Raises:
-        FloatingPointError: names the iteration, the losses and the images.
+        FloatingPointError: names the losses.
     """
     if not model.training:
         return
@@ -86,11 +86,33 @@ def check_losses(model: nn.Module, inputs: tuple[Any, ...], losses: Any) -> None
     finite = torch.stack([torch.isfinite(value.detach()).all() for value in losses.values()]).tolist()
     if all(finite):
         return
-    wrong = ", ".join(f"{name} {losses[name].detach().item():g}" for name, fine in zip(losses, finite) if not fine)
-    images = ", ".join(str(one.get("image_id", one.get("file_name", "?"))) for one in inputs[0])
-    raise FloatingPointError(
-        f"iteration {get_event_storage().iter}: {wrong}, on the images {images}; lower SOLVER.BASE_LR, or look at them"
-    )
+    wrong = [f"{name} {losses[name].detach().item():g}" for name, fine in zip(losses, finite) if not fine]
+    raise FloatingPointError(", ".join(wrong))
+
+
+@contextmanager
+def _naming_images(model: nn.Module, iteration: int) -> Iterator[None]:
+    """Say in which iteration and with which images something was no number any more, whoever noticed it.
+
+    Detectron2's proposals and boxes do, and our maps and losses.
+
+    Raises:
+        FloatingPointError: names the iteration, what was noticed, and the images.
+    """
+    batches: list[Any] = []
+    hook = model.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0]))
+    try:
+        yield
+    except (FloatingPointError, AssertionError, ValueError) as error:
+        if not isinstance(error, FloatingPointError) and not re.search(r"\bNaN\b|finite", str(error)):
+            raise
+        images = ", ".join(str(one.get("image_id", one.get("file_name", "?"))) for batch in batches for one in batch)
+        raise FloatingPointError(
+            f"iteration {iteration}: {' '.join(str(error).split())}, on the images {images}; lower SOLVER.BASE_LR, or "
+            "look at them"
+        ) from error
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -169,7 +191,7 @@ class ODAMTrainer(DefaultTrainer):
         """One iteration, whose random numbers are its own."""
         other = seed_generators(self.seed, self.iter, comm.get_rank())
         torch.cuda.manual_seed_all(other)  # nothing where there is no GPU
-        with self.mixed_precision():
+        with self.mixed_precision(), _naming_images(self._trainer.model, self.iter):
             super().run_step()
 
     def mixed_precision(self) -> torch.autocast:
@@ -248,6 +270,13 @@ class ODAMTrainer(DefaultTrainer):
         """
         with building(cfg):
             model = super().build_model(cfg)
+        trains_maps = any(getattr(part, "odam_train", None) is not None for part in model.modules())
+        if cfg.ODAM.TRAIN.ENABLED and not trains_maps:
+            heads = f" with {cfg.MODEL.ROI_HEADS.NAME}" if hasattr(model, "roi_heads") else ""
+            raise ValueError(
+                f"ODAM.TRAIN.ENABLED is True, and {cfg.MODEL.META_ARCHITECTURE}{heads} would be trained without its "
+                "losses; use odam_d2's own, which are called ODAM..., or set it to False"
+            )
         return model.to(memory_format=torch.channels_last) if cfg.MODEL.DEVICE == "cpu" else model
 
     @classmethod

@@ -148,6 +148,38 @@ def test_a_loss_that_is_no_number_ends_training_with_what_to_look_at(tiny_datase
         trainer.train()
 
 
+CASCADE = ("MODEL.ROI_HEADS.NAME", "ODAMCascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True")
+
+
+@pytest.mark.parametrize(("part", "opts"), [("proposal_generator", ()), ("roi_heads", CASCADE)])
+def test_what_detectron2_finds_to_be_no_number_is_told_with_what_to_look_at(part, opts, tiny_dataset, tmp_path):
+    opts = ("SOLVER.MAX_ITER", "5", "SEED", "3", *opts)
+    trainer = ODAMTrainer(cfg_for("faster_rcnn", tiny_dataset, tmp_path, *opts))
+    step = trainer.run_step
+
+    def spoil():
+        if trainer.iter == 2:
+            own = getattr(trainer.model, part)
+            layer = own.rpn_head.anchor_deltas if part == "proposal_generator" else own.box_predictor[0].bbox_pred
+            torch.nn.init.constant_(layer.weight, float("nan"))
+        step()
+
+    trainer.run_step = spoil
+    with pytest.raises(FloatingPointError, match=r"iteration 2: .*NaN.*, on the images \d, \d; lower SOLVER.BASE_LR"):
+        trainer.train()
+
+
+def test_odam_train_is_refused_where_nothing_would_do_it():
+    for opts, words in (
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "ODAMRCNN with StandardROIHeads would be trained without"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "RetinaNet would be trained without"),
+    ):
+        kind = "faster_rcnn" if "ROI" in opts[0] else "retinanet"
+        with pytest.raises(ValueError, match=f"ODAM.TRAIN.ENABLED is True, and {words} its losses; use odam_d2's own"):
+            ODAMTrainer.build_model(small_cfg(kind, [*opts, "ODAM.TRAIN.ENABLED", "True"]))
+        ODAMTrainer.build_model(small_cfg(kind, opts))
+
+
 def at_first(trainer):
     """Losses of the first images, and the precisions in which convolutions gave them."""
     kinds, (data,) = set(), [next(iter(trainer.data_loader))]

@@ -41,8 +41,8 @@ def check_config(cfg: CfgNode) -> None:
 
     Raises:
         ValueError: an unknown part, regions that come with the images, a device that is not there, images that are not
-            BGR or RGB, augmentation at test time, or FeatureNMS without embeddings; the message names the key, its
-            value and the remedy.
+            BGR or RGB, augmentation at test time, FeatureNMS without embeddings, or ODAM-Train with a box head whose
+            regions share statistics; the message names the key, its value and the remedy.
     """
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         # The name by which Detectron2 builds a detector without a first stage.
@@ -81,6 +81,12 @@ def check_config(cfg: CfgNode) -> None:
         raise ValueError(
             "ODAM.NMS.NAME is 'feature', which needs a detector with an embedding head: set ODAM.EMBEDDING.DIM, and "
             "train"
+        )
+    norm = cfg.MODEL.ROI_BOX_HEAD.NORM
+    if cfg.ODAM.TRAIN.ENABLED and cfg.MODEL.META_ARCHITECTURE == "ODAMRCNN" and "BN" in norm and norm != "FrozenBN":
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.NORM is {norm}, whose statistics of a batch mix the regions, and ODAM.TRAIN.ENABLED "
+            "explains each by itself: set it to GN or FrozenBN"
         )
 
 

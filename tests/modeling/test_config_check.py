@@ -68,6 +68,15 @@ def test_every_config_of_the_zoo_passes(name):
     check_config(model_zoo.get_config(name))
 
 
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_odam_train_is_refused_where_regions_share_statistics(norm):
+    opts = ["ODAM.TRAIN.ENABLED", "True", "MODEL.ROI_BOX_HEAD.NORM", norm]
+    with pytest.raises(ValueError, match=f"MODEL.ROI_BOX_HEAD.NORM is {norm}, .*: set it to GN or FrozenBN"):
+        check_config(small_cfg("faster_rcnn", opts))
+    for fine in (opts[:2], opts[2:], [*opts[:3], "GN"], [*opts[:3], "FrozenBN"]):
+        check_config(small_cfg("faster_rcnn", fine))
+
+
 def test_training_and_the_zoo_say_the_same():
     with pytest.raises(ValueError, match="TEST.AUG.ENABLED is True"):
         ODAMTrainer.build_model(small_cfg("fcos", ["TEST.AUG.ENABLED", "True"]))

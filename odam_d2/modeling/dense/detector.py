@@ -105,7 +105,7 @@ class ExplainableDense(DenseDetector):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Overrides Detectron2's where inference ends with another NMS than its own, and where maps are trained."""
-        if self.training and self.odam_train is not None:
+        if self.training and self.odam_train is not None and torch.is_grad_enabled():
             return self._train_maps(batched_inputs)
         if self.training or isinstance(self.nms, GreedyNMS):
             return super().forward(batched_inputs)

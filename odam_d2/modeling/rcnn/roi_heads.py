@@ -6,6 +6,7 @@ Shapes: D detections, R proposals or regions, K classes, C channels, P side of a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -80,7 +81,7 @@ class ExplainableROIHeads(nn.Module):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Overrides Detectron2's where inference ends with another NMS than its own, and where maps are trained."""
-        if self.training and self.odam_train is not None:
+        if self.training and self.odam_train is not None and torch.is_grad_enabled():
             sampled, losses = super().forward(images, features, proposals, targets)
             return sampled, losses | self._map_losses(images, features, sampled)
         if self.training or isinstance(self.nms, GreedyNMS):

@@ -64,10 +64,14 @@ def run_stages(
         if stage == 0 or given:
             used.append(regions[:, stage])
         else:
-            # A cascade predicts one box a region, whatever the class.
-            (refined,) = heads._create_proposals_from_boxes([boxes.detach()], [image_size])
-            used.append(refined.proposal_boxes.tensor)
+            # A cascade predicts one box a region, whatever the class. Unlike in Detectron2's training, boxes that are
+            # empty now stay: every stage has the same regions.
+            refined = Boxes(boxes.detach())
+            refined.clip(image_size)
+            used.append(refined.tensor)
         maps = heads.pool(features, used[-1])
+        if torch.is_grad_enabled() and not maps.requires_grad:
+            maps.requires_grad_()  # everything before is frozen, and gradients are taken by these
         pooled.append(maps.detach().requires_grad_() if pooled_leaves else maps)
         box_features = head(pooled[-1])
         predictions = predictor(box_features)
