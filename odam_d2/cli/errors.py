@@ -1,7 +1,7 @@
 """Sort a detector's errors and show what misled it: wrong sides, wrong classes, duplicates, background, missed objects.
 
 Every detection and every missed object is sorted by TIDE's definitions. Each error is explained: a wrong side by its
-map beside that of a well localised detection (Figure 5), a wrong class by what spoke for it and for the true one
+map beside that of a box that has the side right (Figure 5), a wrong class by what spoke for it and for the true one
 (Figure 6), a duplicate by both maps and their correlation, a missed object by the maps of the place that came closest.
 """
 

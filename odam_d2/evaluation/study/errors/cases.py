@@ -89,10 +89,23 @@ def wrong_sides(box: np.ndarray, object_box: np.ndarray, tolerance: float) -> li
     Returns:
         (side, how far it is outside of the object's, in its extents; negative inside), the furthest first.
     """
-    extent = np.maximum(object_box[2:] - object_box[:2], 1e-9)
-    outwards = (np.asarray(box) - object_box) * [-1, -1, 1, 1] / np.tile(extent, 2)
+    (outwards,) = side_offsets(np.asarray(box)[None], object_box)
     sides = [(side, float(by)) for side, by in zip(SIDE_WORDS, outwards) if abs(by) > tolerance]
     return sorted(sides, key=lambda one: -abs(one[1]))
+
+
+def side_offsets(boxes: np.ndarray, object_box: np.ndarray) -> np.ndarray:
+    """How far the sides of boxes are outside of an object's, in its extents; negative inside.
+
+    Args:
+        boxes: (n,4).
+        object_box: (4,).
+
+    Returns:
+        of left, top, right and bottom side, (n,4).
+    """
+    extent = np.maximum(object_box[2:] - object_box[:2], 1e-9)
+    return (boxes - object_box) * [-1, -1, 1, 1] / np.tile(extent, 2)
 
 
 def say_side(side: str, by: float) -> str:

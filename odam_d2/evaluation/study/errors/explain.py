@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from odam_d2.boxes import box_areas, box_iou
 from odam_d2.data.objects import ImageObjects
 from odam_d2.evaluation.detections.error_modes import ERRORS, MISSED, ErrorModes, sort_errors
-from odam_d2.evaluation.study.errors.cases import BEHIND, REFERENCE, Case, View, say_side, wrong_sides
+from odam_d2.evaluation.study.errors.cases import BEHIND, REFERENCE, Case, View, say_side, side_offsets, wrong_sides
 from odam_d2.evaluation.study.errors.energy import energy_shares
 from odam_d2.evaluation.study.errors.settings import ErrorSettings
 from odam_d2.evaluation.study.sanity import cosine
@@ -154,12 +154,12 @@ class ImageErrors:
 
     def _ask_sides(self, own: Found, row: int, sides: Sequence[tuple[str, float]]) -> list[_Question]:
         """Each wrong side, and the same side of a prediction that has it right (Figure 5)."""
-        right = self._well_localised(row)
         questions = []
         for side, by in sides:
             questions.append(_Question(BEHIND, side, f"why the {say_side(side, by)}", own))
+            right = self._with_right_side(row, side)
             if right is not None:
-                title = f"the {SIDE_WORDS[side]} side of a well localised one"
+                title = f"the {SIDE_WORDS[side]} side of a box that has it right"
                 questions.append(_Question(REFERENCE, side, title, right))
         return questions
 
@@ -181,14 +181,21 @@ class ImageErrors:
         iou = float(box_iou(closest.box[None], target)[0, 0])
         return _Draft(MISSED, closest, row, iou, severity, reason, [], questions)
 
-    def _well_localised(self, row: int) -> Found | None:
-        """The detection that found an object, else the place whose box fits it best, if it fits."""
-        if self.modes.found[row] >= 0:
-            return self._found[int(self.modes.found[row])]
+    def _with_right_side(self, row: int, side: str) -> Found | None:
+        """The detection that found an object if it has a side right, else the place that does and fits best."""
+        number, target = list(SIDE_WORDS).index(side), self._objects.clipped_boxes[row]
+
+        def right(boxes: np.ndarray) -> np.ndarray:
+            return np.abs(side_offsets(boxes, target)[:, number]) <= self._settings.side_tolerance
+
+        finder = int(self.modes.found[row])
+        if finder >= 0 and right(self._found[finder].box[None])[0]:
+            return self._found[finder]
         boxes, scores, iou = self._all_places(row)
-        place = int(iou.argmax()) if len(iou) else -1
-        if place < 0 or iou[place] < self._settings.foreground:
+        fits = right(boxes) & (iou >= self._settings.foreground)
+        if not fits.any():
             return None
+        place = int(np.where(fits, iou, -1.0).argmax())
         return Found(place, int(self._objects.classes[row]), boxes[place], float(scores[place]))
 
     def _closest(self, row: int) -> tuple[Found, Found, str]:
@@ -205,6 +212,8 @@ class ImageErrors:
             reason = f"no place has a box that fits it, the best IoU is {iou[place]:.2f}"
         elif score <= self._settings.score_threshold:
             reason = f"the best place scores {score:.2f}, not more than {self._settings.score_threshold}"
+        elif any((own.place, own.label) == (place, label) for own in self._found):
+            reason = "the detection made there found another object"
         else:
             reason = "a place that fits scores enough, but NMS removed it or the best detections were counted alone"
         return closest, best, reason

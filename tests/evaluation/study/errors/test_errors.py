@@ -11,6 +11,7 @@ from PIL import Image
 
 from evaluation.explained import CATEGORIES, annotation, make_predictor, register, unregister
 from helpers import random_photo
+from odam_d2.evaluation.study.errors.cases import side_offsets, wrong_sides
 from odam_d2.evaluation.study.errors.run import ErrorStudy
 from odam_d2.evaluation.study.errors.settings import ErrorSettings
 from odam_d2.evaluation.study.errors.summary import say_energy, summarize_errors
@@ -122,6 +123,49 @@ def test_a_wrong_side_stands_beside_the_same_side_of_a_better_box(look, found, p
         assert (view.role, view.target) == ("reference", "x2")
     assert summary["energy"]["mislocalised right sides"]["maps"] >= 1
     assert "mislocalised right sides look at" in (out / "index.html").read_text()
+
+
+def test_what_stands_beside_a_wrong_side_has_it_right(look, found):
+    """Objects are the upper left 60 % of detections, which boxes of a finer level fit."""
+    boxes, labels, _ = found
+    parts = [np.array([x1, y1, x1 + 0.6 * (x2 - x1), y1 + 0.6 * (y2 - y1)]) for x1, y1, x2, y2 in boxes]
+    settings = ErrorSettings(score_threshold=0.0, side_tolerance=0.2)
+    cases, _, _ = look([(box.tolist(), label) for box, label in zip(parts, labels)], settings=settings)
+    beside = [
+        (case.object_box, view)
+        for case in cases
+        for view in case.views
+        if case.kind in ("localisation", "both") and view.role == "reference" and view.target != "class_score"
+    ]
+    assert len(beside) >= 3
+    for box, view in beside:
+        number = ["x1", "y1", "x2", "y2"].index(view.target)
+        extent = box[2 + number % 2] - box[number % 2]
+        assert abs(view.box[number] - box[number]) <= 0.2 * extent + 1e-6 and _iou(view.box, box) >= 0.5
+        assert "that has it right" in view.title
+
+
+def test_how_far_sides_are_out_is_told_in_extents():
+    """An object of 100 x 50; a box that is 79 too far right, 5 too far up, and 10 short at the bottom."""
+    object_box = np.array([0.0, 10, 100, 60])
+    offsets = side_offsets(np.array([[0.0, 5, 179, 50], [0, 10, 100, 60]]), object_box)
+    assert offsets.tolist() == [[0, pytest.approx(0.1), pytest.approx(0.79), pytest.approx(-0.2)], [0, 0, 0, 0]]
+    assert wrong_sides(np.array([0.0, 5, 179, 50]), object_box, 0.15) == [
+        ("x2", pytest.approx(0.79)),
+        ("y2", pytest.approx(-0.2)),
+    ]
+
+
+def test_an_object_whose_detection_found_another_one_says_so(look, found):
+    """Two objects around one detection: it finds the nearer one, and the other is missed."""
+    boxes, labels, scores = found
+    x1, y1, x2, y2 = boxes[0]
+    moved = [x1 + 0.2 * (x2 - x1), y1, x2, y2]  # IoU .8
+    cases, _, _ = look(
+        [(boxes[0].tolist(), labels[0]), (moved, labels[0])], settings=ErrorSettings(score_threshold=scores[0] - 1e-6)
+    )
+    (case,) = [case for case in cases if case.kind == "missed"]
+    assert case.reason == "the detection made there found another object"
 
 
 def test_a_duplicate_comes_with_both_maps_and_their_correlation(look, found, predictor):
