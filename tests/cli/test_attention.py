@@ -134,6 +134,40 @@ def test_where_nobody_looked_there_is_no_number(run, tmp_path):
     assert "nobody looked: they have no number" in (tmp_path / "out" / "tables.md").read_text()
 
 
+def test_maps_that_lie_beside_the_box_are_counted_in_it(run, tmp_path, dataset):
+    """A map that is bright at one pixel outside of the object's box."""
+    (box,) = (a["bbox"] for a in json.loads(dataset.read_text())["annotations"] if a["id"] == 10)
+    heat = np.ones(SIZES[0])
+    x, y, w, h = box
+    heat[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = 0
+    folder, path = tmp_path / "theirs", tmp_path / "middle.csv"
+    folder.mkdir()
+    np.save(folder / "1_10.npy", heat)
+    path.write_text(f"image,observer,x,y,duration\n1.png,a,{x + w / 2},{y + h / 2},100\n")
+    assert run(tmp_path / "out", "--maps", folder, fixations=path).code == 0
+    rows = [row for row in read_rows(tmp_path / "out") if row["method"] == "theirs" and row["annotation_id"] == "10"]
+    assert {row["window"]: (row["zero_map"], row["cosine"] == "") for row in rows} == {
+        "object": ("1", True),
+        "image": ("0", False),
+    }
+    assert "theirs: 1 maps all zero in the box, 2 maps missing" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_halves_of_which_one_looked_elsewhere_are_no_ceiling_of_a_box(run, tmp_path, dataset):
+    """One of two people looked at the middle of an object, the other one outside of it."""
+    boxes = {a["id"]: a["bbox"] for a in json.loads(dataset.read_text())["annotations"] if a["image_id"] == 1}
+    x, y, w, h = boxes[10]
+    far = (1.0, 1.0) if x > 2 or y > 2 else (SIZES[0][1] - 1.0, SIZES[0][0] - 1.0)
+    path = tmp_path / "apart.csv"
+    path.write_text(
+        f"image,observer,x,y,duration\n1.png,a,{x + w / 2},{y + h / 2},100\n1.png,b,{far[0]},{far[1]},100\n"
+    )
+    assert run(tmp_path / "out", fixations=path).code == 0
+    rows = [row for row in read_rows(tmp_path / "out") if row["annotation_id"] == "10"]
+    found = {(row["method"], row["window"]): row["cosine"] for row in rows}
+    assert found["observers", "object"] == "" and found["observers", "image"] != "" and found["odam", "object"] != ""
+
+
 def test_one_person_alone_gives_no_ceiling(run, tmp_path):
     path = tmp_path / "one.csv"
     path.write_text("image,x,y,duration\n1.png,40,40,100\n")

@@ -180,19 +180,20 @@ class _People:
         self.grid, self.attention, self.centre = settings.grid, to_map(fixations), centre_map(size)
         seeds = range(settings.explanation.seed, settings.explanation.seed + settings.splits)
         halves = [halves for seed in seeds if (halves := split_observers(fixations, seed)) is not None]
-        self._halves = [(to_map(one), to_map(other)) for one, other in halves]
+        self._halves = [(pair, (to_map(pair[0]), to_map(pair[1]))) for pair in halves]
         self._whole: dict[str, Similarity | None] = {}
 
-    def references(self, cut: Cut | None) -> dict[str, Similarity | None]:
-        """Ceiling and floor in a window, or over the whole image."""
-        if cut is not None:
-            return self._references(cut)
-        self._whole = self._whole or self._references(lambda values: values)
+    def references(self, box: np.ndarray | None) -> dict[str, Similarity | None]:
+        """Ceiling and floor in a box, or over the whole image."""
+        if box is not None:
+            # Halves of which one did not look there at all agree about nothing that can be measured.
+            looked = [maps for pair, maps in self._halves if all(half.inside(box).any() for half in pair)]
+            return self._references(lambda values: crop(values, box), looked)
+        self._whole = self._whole or self._references(lambda values: values, [maps for _, maps in self._halves])
         return self._whole
 
-    def _references(self, cut: Cut) -> dict[str, Similarity | None]:
-        agreement = [compare(cut(one), cut(other), self.grid) for one, other in self._halves]
-        # Halves of which one did not look here at all agree about nothing that can be measured.
+    def _references(self, cut: Cut, halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Similarity | None]:
+        agreement = [compare(cut(one), cut(other), self.grid) for one, other in halves]
         means = [float(np.mean(values)) for values in zip(*agreement)]
         return {
             OBSERVERS: Similarity(*means) if agreement else None,
@@ -211,12 +212,10 @@ def _measure(maps: Mapping[str, np.ndarray | None], people: _People, box: np.nda
     for window in WINDOWS:
         cut = (lambda values: crop(values, box)) if window == "object" else None
         attention = people.attention if cut is None else cut(people.attention)
-        found: dict[str, Similarity | None] = {}
-        for name, own in maps.items():
-            part = own if own is None or cut is None else cut(own)
-            found[name] = None if part is None else compare(part, attention, people.grid)
-        for name, similarity in (found | people.references(cut)).items():
-            own = maps.get(name)
+        parts = {name: own if own is None or cut is None else cut(own) for name, own in maps.items()}
+        found = {name: None if part is None else compare(part, attention, people.grid) for name, part in parts.items()}
+        for name, similarity in (found | people.references(None if cut is None else box)).items():
+            own = parts.get(name)
             # In a box at which nobody looked, there is nothing to be compared with.
             comparable = similarity is not None and (cut is None or fixations > 0)
             values = similarity._asdict() if comparable else dict.fromkeys(SIMILARITIES)

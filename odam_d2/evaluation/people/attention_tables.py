@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from odam_d2.evaluation.metrics.statistics import bootstrap_interval
-from odam_d2.evaluation.people.attention_settings import REFERENCES, SIMILARITIES, WINDOWS, AttentionSettings
+from odam_d2.evaluation.people.attention_settings import OBSERVERS, REFERENCES, SIMILARITIES, WINDOWS, AttentionSettings
 from odam_d2.evaluation.study.tables import PaperTable, format_interval, write_tables
 from odam_d2.files import write_atomically
 
@@ -153,14 +153,18 @@ def _note(rows: Sequence[Row], settings: AttentionSettings) -> str:
     """How many objects stand behind a table, and what is undefined."""
     first = [row for row in rows if row["method"] == settings.rows[0]]
     parts = [f"{len(first)} objects."]
-    if rows[0]["window"] == "object" and (nobody := sum(not row["fixations"] for row in first)):
+    in_box = rows[0]["window"] == "object"
+    if in_box and (nobody := sum(not row["fixations"] for row in first)):
         parts.append(f"At {nobody} of them nobody looked: they have no number.")
     for name in settings.rows:
         own = [row for row in rows if row["method"] == name]
         some = {
-            "all-zero maps": sum(row["zero_map"] for row in own),
+            "maps all zero in the box" if in_box else "all-zero maps": sum(row["zero_map"] for row in own),
             "maps missing": sum(row["missing"] for row in own),
         }
         told = [f"{count} {what}" for what, count in some.items() if count]
         parts += [f"{name}: {', '.join(told)}, which have no number."] if told else []
+    agreed = [row["cosine"] is not None for row in rows if row["method"] == OBSERVERS and row["fixations"]]
+    if in_box and any(agreed) and not all(agreed):
+        parts.append(f"{OBSERVERS}: {agreed.count(False)} boxes at which never both halves of the people looked.")
     return " ".join(parts)

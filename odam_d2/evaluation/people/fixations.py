@@ -152,7 +152,7 @@ def match_images(recording: Mapping[str, Fixations], files: Mapping[str, str]) -
         image id -> its fixations, for the images that have some, in the dataset's order.
 
     Raises:
-        ValueError: a name that no image or several images of the dataset have.
+        ValueError: a name that no image or several images of the dataset have, or two names of one image.
     """
     known: dict[str, list[str]] = {}
     for image_id, file in files.items():
@@ -168,6 +168,10 @@ def match_images(recording: Mapping[str, Fixations], files: Mapping[str, str]) -
     double = next((name for name in recording if len(known[name]) > 1), None)
     if double is not None:
         raise ValueError(f"{double!r} is the name of {len(known[double])} images of the dataset; use their ids instead")
+    named: dict[str, str] = {}
+    for name in recording:
+        if (first := named.setdefault(known[name][0], name)) != name:
+            raise ValueError(f"the fixations name one image twice, {first!r} and {name!r}; use one of the names")
     by_id = {known[name][0]: fixations for name, fixations in recording.items() if len(fixations)}
     return {image_id: by_id[image_id] for image_id in files if image_id in by_id}
 

@@ -18,8 +18,8 @@ after each of which m is cut to [0,1]. A cell covers s x s pixels of the network
 so that a mask has 16 to 64 pixels a cell, and no mask can paint a detail that fools the detector.
 
 |m|_1 and TV are sums over the mask's cells: with lambda = 0.07 a cell costs as much as 0.14 of probability. TV is of
-the third power of differences and tau = 0.001, as in the authors' code: it only rounds off what is left open, whereas a
-weight of 1 would leave the mask as it begins, without a single edge.
+the third power of differences and tau = 0.001, as in the authors' code, which counts diagonal neighbours as well: it
+only rounds off what is left open, whereas a weight of 1 would leave the mask as it begins, without a single edge.
 
 One term may be left out: without the last but one, m keeps what the class head needs; without the last, what the box
 head needs; of the box head, a single side can be asked about, whose displacement then takes the place of t.
@@ -42,7 +42,8 @@ from odam_d2.structures.heat_maps import bilinear_weights, gaussian_blur
 
 # Pixels a cell for a box without area, and how much more for one that fills the image.
 LEAST_STRIDE, MORE_STRIDE = 16, 48
-# Weights of the four values of a box regression, as all detectors since Fast R-CNN have them.
+# Weights of the four values of a box regression, Fast R-CNN's and of most since; a cascade's later stages have larger
+# ones, so that their boxes weigh less here.
 REGRESSION_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 # Standard deviation in pixels of the blur that may stand in for what is hidden.
 BLUR = 10.0

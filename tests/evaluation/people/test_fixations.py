@@ -119,6 +119,7 @@ def test_images_are_found_by_id_and_by_file():
         (["x.jpg", "a.jpg"], "the dataset does not have: x.jpg; name them"),
         (["x", "y", "z", "u", "v"], "does not have: x, y, z and 2 more"),
         (["b.jpg"], "'b.jpg' is the name of 2 images of the dataset; use their ids"),
+        (["7", "8", "a.jpg"], "the fixations name one image twice, '7' and 'a.jpg'; use one of the names"),
     ],
 )
 def test_names_that_mean_no_image_or_two_are_refused(names, culprit):

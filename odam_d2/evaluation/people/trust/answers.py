@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from odam_d2.evaluation.people.trust.studies import CHOOSE, RANK, Question, Study
+from odam_d2.evaluation.people.trust.studies import CHOOSE, KEY_FORMAT, RANK, Question, Study
 
 ANSWERS_FORMAT = "odam_d2 trust answers 1"
 MARKS_FORMAT = "odam_d2 trust marks 1"
@@ -85,8 +85,10 @@ def read_signed(path: Path, form: str) -> dict[str, Any] | None:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(found, str) and found.startswith("odam_d2 trust ") and found != form:
+    if found != form and found in (KEY_FORMAT, ANSWERS_FORMAT, MARKS_FORMAT):
         return None
+    if isinstance(found, str) and found.startswith("odam_d2 trust ") and found != form:
+        raise ValueError(f"{path} has the format {found!r}, which this version of odam_d2 does not know")
     if found != form:
         raise ValueError(f"{path} is no file that a questionnaire saved; move it out of the folder")
     if content.get("checksum") != checksum(content):

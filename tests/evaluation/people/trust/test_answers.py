@@ -55,6 +55,10 @@ def signed(content):
         ),
         (lambda c: signed(c | {"study": "rank-other"}), "01.json belongs to the study 'rank-other', and the key to"),
         (lambda c: signed(c | {"participant": "99"}), "01.json is of participant '99', whom the study"),
+        (
+            lambda c: c | {"format": "odam_d2 trust answers 9"},
+            "01.json has the format 'odam_d2 trust answers 9', which",
+        ),
         (lambda c: {"some": "thing"}, "01.json is no file that a questionnaire saved"),
         (lambda c: [1, 2], "01.json is no file that a questionnaire saved"),
         (
