@@ -20,8 +20,8 @@ ODAM_RANKS, DRISE_RANKS = (53.8, 35.4, 8.9, 1.9), (35.1, 29.5, 17.5, 17.9)
 CHOICES = (38.2, 28.6, 33.2)
 # Boxes that meant the right object, in %: ODAM and D-RISE.
 ODAM_ACCURACY, DRISE_ACCURACY = 94.0, 60.67
-# Questions of a participant: the paper's, and for choosing, where it does not say, as many as for ranking. Of those where
-# a box is drawn, each shows one of four methods.
+# Questions of a participant: the paper's, and for choosing, where it does not say, as many as for ranking. Of those
+# where a box is drawn, each shows one of four methods.
 EACH = {RANK: 30, CHOOSE: 30, DRAW: 15}
 METHODS = 4
 SIGNIFICANT = 0.05
