@@ -137,9 +137,13 @@ def paste_regions(maps: Tensor, boxes: Tensor, height: int, width: int) -> Tenso
         width: of the target.
 
     Returns:
-        (n,height,width), zero outside the boxes.
+        (n,height,width), zero outside the boxes; all zero where a box is empty, as those of a cascade can become.
     """
     if len(maps) == 0:
         return maps.new_zeros((0, height, width))
+    # The operator divides by the boxes' sides.
+    covers = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
+    boxes = torch.where(covers, boxes, boxes.new_tensor([0, 0, 1, 1]))
+    maps = maps * covers[..., None]
     pasted, _ = _do_paste_mask(maps[:, None], boxes, height, width, skip_empty=False)
     return pasted

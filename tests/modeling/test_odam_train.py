@@ -185,6 +185,38 @@ def test_a_batch_without_any_object_costs_nothing(kind):
     assert found == {"loss_odam_con": 0, "loss_odam_sep": 0}
 
 
+def test_boxes_that_a_stage_of_a_cascade_makes_empty_are_no_reason_to_fail():
+    model = detector("cascade")
+    deltas = model.roi_heads.box_predictor[0].bbox_pred
+    nn.init.zeros_(deltas.weight)
+    with torch.no_grad():
+        deltas.bias.copy_(torch.tensor([-20.0, 0, 0, 0]))  # all boxes leave the image on its left
+    losses = losses_of(model, [with_objects(OBJECTS), with_objects([], 1)])
+    assert len(maps_of(losses)) == 2
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_autograd_a_detector_in_training_mode_has_the_other_losses_alone(kind):
+    model = detector(kind)
+    with torch.no_grad():
+        losses = losses_of(model, [with_objects(OBJECTS)])
+    assert losses and not maps_of(losses)
+
+
+@pytest.mark.parametrize("kind", ["fcos", "faster_rcnn", "cascade"])
+def test_what_is_not_frozen_learns(kind):
+    model = detector(kind)
+    for part in (model.backbone, getattr(model, "proposal_generator", nn.Identity())):
+        part.requires_grad_(False)
+    losses = maps_of(losses_of(model, [with_objects(OBJECTS)]))
+    assert sum(losses.values()) > 0
+    sum(losses.values()).backward()
+    learned = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
+    assert learned and not any(name.startswith(("backbone", "proposal_generator")) for name in learned)
+
+
 @pytest.mark.parametrize("kind", ["fcos", "retinanet", "faster_rcnn"])
 def test_all_zero_maps_have_finite_losses_and_gradients(kind):
     model = detector(kind)

@@ -100,6 +100,16 @@ def test_region_map_is_put_back_at_its_box():
         assert y.item() == pytest.approx(40, abs=0.2)
 
 
+def test_the_map_of_an_empty_region_is_zero_and_others_stay():
+    from odam_d2.modeling.features import paste_regions
+
+    maps = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[20.0, 10.0, 20.0, 50.0], [20.0, 10.0, 60.0, 50.0], [0.0, 30.0, 40.0, 30.0]])
+    found = paste_regions(maps, boxes, 60, 80)
+    assert not found[0].any() and not found[2].any() and found[1].sum() > 0
+    assert torch.equal(found[1:2], paste_regions(maps[1:2], boxes[1:2], 60, 80))
+
+
 def test_backbone_runs_once_however_much_is_explained():
     model = rcnn()
     calls = []
