@@ -85,11 +85,11 @@ def read_signed(path: Path, form: str) -> dict[str, Any] | None:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != form and found in (KEY_FORMAT, ANSWERS_FORMAT, MARKS_FORMAT):
-        return None
-    if isinstance(found, str) and found.startswith("odam_d2 trust ") and found != form:
-        raise ValueError(f"{path} has the format {found!r}, which this version of odam_d2 does not know")
     if found != form:
+        if found in (KEY_FORMAT, ANSWERS_FORMAT, MARKS_FORMAT):
+            return None
+        if isinstance(found, str) and found.startswith("odam_d2 trust "):
+            raise ValueError(f"{path} has the format {found!r}, which this version of odam_d2 does not know")
         raise ValueError(f"{path} is no file that a questionnaire saved; move it out of the folder")
     if content.get("checksum") != checksum(content):
         raise ValueError(
