@@ -10,6 +10,8 @@ import torch
 os.chdir(Path(__file__).parent.parent)
 # Threads that wait for each other on a busy machine make networks as small as the tests' ten times slower.
 torch.set_num_threads(1)
+# Convolutions of a GPU in full float32: TF32's ten bits would hide whether two ways to a map are the same.
+torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture(autouse=True)

@@ -157,11 +157,16 @@ def random_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def small_cfg(kind: str, opts: Sequence[str] = ()):
-    """The shipped architectures as random networks that always detect something, for tests of the plumbing."""
+    """The shipped architectures as random networks that always detect something, for tests of the plumbing.
+
+    On the CPU, where sums have one order, unless ``opts`` say otherwise: what is to hold on a GPU is asked of one by
+    name, and tests of the commands run on what the machine has.
+    """
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
     add_odam_config(cfg)
     cfg.merge_from_file(f"configs/quick/{kind}.yaml")
+    cfg.MODEL.DEVICE = "cpu"
     cfg.merge_from_list(list(opts))
     return cfg

@@ -7,7 +7,7 @@ sees it.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -22,7 +22,6 @@ PLACE, NMS_MAPS = "place", "nms_maps"
 Answer = TypeVar("Answer")
 
 
-@runtime_checkable
 class ExplainableDetector(Protocol):
     """What the predictor, NMS, D-RISE, Deletion, evaluators and sanity checks ask of a detector.
 
@@ -75,7 +74,8 @@ def check_explainable(model: nn.Module) -> ExplainableDetector:
     Raises:
         ValueError: it lacks part of the protocol.
     """
-    if not isinstance(model, ExplainableDetector):
+    # What isinstance says of a protocol depends on Python: from 3.12 on it sees none of a module's buffers and submodules.
+    if not all(hasattr(model, name) for name in ("num_classes", "layers", "nms", "observe", "layer_groups")):
         raise ValueError(
             f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet, "
             "ODAMRCNN, ODAMDETR, ODAMGrounded or ODAMOWL, or give your own detector what "

@@ -57,9 +57,9 @@ def test_one_command_writes_the_figure(run, tmp_path, drawn, quick_weights, imag
     # What ODAM-NMS sees, each map scaled to its maximum.
     cfg = load_config("configs/quick/fcos_odam_nms.yaml", ["MODEL.WEIGHTS", quick_weights("fcos")])
     _, seen = ODAMPredictor(cfg).explain_nms(read_image(image))
-    np.testing.assert_array_equal(before.boxes, seen.boxes.numpy())
-    np.testing.assert_array_equal(before.scores, seen.scores.numpy())
-    maps = seen.maps.numpy().astype(np.float64)
+    np.testing.assert_array_equal(before.boxes, seen.boxes.cpu().numpy())
+    np.testing.assert_array_equal(before.scores, seen.scores.cpu().numpy())
+    maps = seen.maps.cpu().numpy().astype(np.float64)
     peaks = maps.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(before.maps, maps / np.where(peaks > 0, peaks, 1), atol=1e-6)
     # Pairs are of one class, kept by boxes alone, and their numbers those of their boxes and maps.

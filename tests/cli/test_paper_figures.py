@@ -69,7 +69,7 @@ def explained(quick_weights, photo, kind="fcos", count=3, **said):
 
 
 def picture(explanation, target="class_score"):
-    return explanation.heat_maps[target].to_picture(SIZE).numpy()
+    return explanation.heat_maps[target].to_picture(SIZE).cpu().numpy()
 
 
 def is_written(done, tmp_path):
@@ -211,7 +211,7 @@ def test_figure_5_begins_with_the_detection(kind, side, run, drawn, quick_weight
     assert is_written(done, tmp_path) and done.out.startswith("1 object: see ")
     ((rows, _),) = drawn
     own = explained(quick_weights, photo, kind, 1, targets=side)
-    np.testing.assert_allclose(rows[0].box, own.instances.pred_boxes.tensor[0], atol=1e-2)
+    np.testing.assert_allclose(rows[0].box, own.instances.pred_boxes.tensor[0].cpu(), atol=1e-2)
     np.testing.assert_allclose(rows[0].maps[side], picture(own, side)[0], atol=1e-4)
     assert rows[0].label.endswith(": the detection") and 1 <= len(rows) <= 4
     number = {"x1": 0, "y2": 3}[side]
@@ -243,7 +243,7 @@ def test_figure_6_shows_why_this_class_and_why_not_that_one(run, drawn, quick_we
     ((rows, meanings),) = drawn
     assert list(rows[0].maps) == list(meanings) and len(rows) == 3
     every = explained(quick_weights, photo, count=None, targets=["class_score", "class_score[dog]"])
-    boxes, doubt = every.instances.pred_boxes.tensor.numpy(), []
+    boxes, doubt = every.instances.pred_boxes.tensor.cpu().numpy(), []
     for row in rows:
         (own,) = [
             d for d in range(len(every)) if np.allclose(boxes[d], row.box, atol=1e-3) and every.labels[d] == row.label

@@ -54,7 +54,8 @@ def test_the_config_governs_the_maps_that_are_checked(key, value, run, tmp_path)
         assert own_how[method] == usual_how[method] | {key.lower(): value}
     assert own["odam"]["spearman"] != usual["odam"]["spearman"]
     # Grad-CAM does not smooth; another layer is another map for it too.
-    assert (own["gradcam"]["spearman"] == usual["gradcam"]["spearman"]) == (key == "SMOOTHING")
+    # Up to the order in which a GPU adds.
+    assert (own["gradcam"]["spearman"] == pytest.approx(usual["gradcam"]["spearman"], abs=1e-4)) == (key == "SMOOTHING")
 
 
 def test_the_path_of_the_config_governs_the_maps_that_are_checked(run, tmp_path):

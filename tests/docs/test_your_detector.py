@@ -17,7 +17,7 @@ from helpers import random_photo
 from odam_d2 import ODAMPredictor
 from odam_d2.evaluation.study.perturbation import object_score
 from odam_d2.explain import ExplainSettings, GradientExplainer, target_output
-from odam_d2.modeling import ExplainableDetector
+from odam_d2.modeling import check_explainable
 from odam_d2.nms import ODAMNMS
 
 CODE = re.findall(r"^```python\n(.*?)^```", Path("docs/your_detector.md").read_text("utf-8"), re.DOTALL | re.M)
@@ -109,7 +109,7 @@ def write_dataset(model):
 
 def test_it_follows_the_protocol_and_detects_as_torchvision_does(module, ssd):
     predictor = predictor_of(module, ssd)
-    assert isinstance(predictor.model, ExplainableDetector)
+    assert check_explainable(predictor.model) is predictor.model
     image = random_photo(HEIGHT, WIDTH)
     with torch.no_grad():
         (expected,) = ssd([as_torchvision_takes_it(image)])

@@ -11,7 +11,7 @@ from torch import nn
 from helpers import DEVICES, random_input, tiny_fcos
 from modeling.test_nms_in_detectors import KINDS, OTHERS, any_detector
 from odam_d2.explain import GradientExplainer, target_output
-from odam_d2.modeling import ExplainableDetector, check_explainable
+from odam_d2.modeling import check_explainable
 from odam_d2.modeling.dense.observation import DenseObservation
 from odam_d2.modeling.features import ImageFeatures, output_strides
 from odam_d2.modeling.rcnn.observation import RegionObservation, regions_of
@@ -33,7 +33,7 @@ def some_predictions(observation, count=12, seed=0):
 @pytest.mark.parametrize("kind", ALL)
 def test_any_place_and_class_can_be_traced_and_says_what_the_detector_says_there(kind):
     model = any_detector(kind, "greedy")
-    assert isinstance(model, ExplainableDetector)
+    assert check_explainable(model) is model
     observation = model.observe([random_input()], (model.batched_layer,))
     said, places, classes = some_predictions(observation)
     trace = observation.trace(0, places, classes)
@@ -169,7 +169,7 @@ def observe_training_batch(model, inputs):
     images = model.preprocess_image(inputs)
     features = model.backbone(images.tensor)
     own = ImageFeatures.of_batch(features, output_strides(model.backbone))
-    objects = [ground_truth() for _ in inputs]
+    objects = [ground_truth().to(model.device) for _ in inputs]
     if hasattr(model, "roi_heads"):
         with EventStorage():
             proposals, _ = model.proposal_generator(images, features, objects)

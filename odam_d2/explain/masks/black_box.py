@@ -6,7 +6,7 @@ Shapes: D predictions, n images, L places, R proposals, K classes, (h,w) network
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -51,7 +51,6 @@ class Observed(Protocol):
         """Everything the detector says about one image."""
 
 
-@runtime_checkable
 class Observer(Protocol):
     """What is asked of a detector, see :class:`odam_d2.modeling.explainable.ExplainableDetector`."""
 
@@ -77,7 +76,7 @@ def observe_images(detector: Observer, images: Tensor, amp: bool = False) -> lis
 
 
 def _check(detector: Observer) -> None:
-    if not isinstance(detector, Observer):
+    if not hasattr(detector, "observe"):
         raise ValueError(
             f"{type(detector).__name__} cannot be asked what it says about an image: it has no observe(); use "
             "ODAMFCOS, ODAMRetinaNet, ODAMRCNN or a detector of your own that has"

@@ -1,7 +1,7 @@
 """BBAM with the call of every explainer here, ``explainer(trace, target) -> HeatMaps``, for a two-stage detector."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ class Traceable(Protocol):
         """What explaining some predictions needs."""
 
 
-@runtime_checkable
 class RegionDetector(Protocol):
     """What is asked of a detector, see :class:`odam_d2.modeling.explainable.ExplainableDetector`.
 
@@ -42,7 +41,7 @@ def check_regions(detector: Any) -> None:
     Raises:
         ValueError: a dense detector, or one that cannot be asked.
     """
-    if not isinstance(detector, RegionDetector) or "roi_pool" not in detector.layers:
+    if not hasattr(detector, "observe") or "roi_pool" not in getattr(detector, "layers", ()):
         raise ValueError(
             f"bbam asks about one region of an image, as it was published for two-stage detectors, and "
             f"{type(detector).__name__} pools none; use ODAMRCNN, or the method drise, which takes any detector"

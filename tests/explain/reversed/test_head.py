@@ -110,7 +110,7 @@ def test_one_convolution_worked_by_hand():
 
 def test_relu_and_batch_norm_worked_by_hand():
     # 1 x 1 convolutions: z = 2 A, norm z' = 3 z / sqrt(4) = 3 A, ReLU, Y = 5 z'. So dY/dA = 15 where A > 0, else 0.
-    first, norm, predictor = conv(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0).eval(), conv(1, 1, 1, bias=False)
+    first, norm, predictor = conv(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=1e-12).eval(), conv(1, 1, 1, bias=False)
     first.weight.data.fill_(2.0), predictor.weight.data.fill_(5.0), norm.weight.data.fill_(3.0)
     norm.running_var.fill_(4.0)
     trace = head_trace([first, norm, nn.ReLU()], predictor, [(0, y, 0, 0, 0) for y in range(12)], channels=1)
