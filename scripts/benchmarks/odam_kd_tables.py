@@ -29,7 +29,7 @@ from odam_d2.data.objects import load_objects
 FOLDER = Path("output/odam_kd/tables")
 SEEDS = (0, 1, 2)
 # Distiller -> what all its published weights are multiplied by: the best of odam_kd_search.
-FACTORS = {"odam_kd": 1.0, "fgd": 0.01, "fgfi": 0.01, "gid": 1.0, "fkd": 0.1, "cwd": 1.0, "pkd": 0.01}
+FACTORS = {"odam_kd": 1.0, "fgd": 0.01, "fgfi": 1.0, "gid": 1.0, "fkd": 1.0, "cwd": 1.0, "pkd": 0.01}
 # Title, the student, and where detections are measured.
 DATA = {
     "BCCD": ("fcos_lcnet_050_bccd", ("bccd_val",)),
