@@ -55,6 +55,8 @@ ABLATIONS = {
 }
 # The other distillers, each with weights of its own.
 OTHERS = {name.upper(): weighed(name, factor) for name, factor in FACTORS.items() if name != "odam_kd"}
+# FGD's factor, for their comparison.
+OTHERS["ODAM-KD, a hundredth"] = weighed("odam_kd", FACTORS["fgd"])
 STUDENT, TEACHER = "student alone", "teacher"
 STUDENTS = {STUDENT: ALONE, **ABLATIONS, **OTHERS}
 ODAM_KD = "(6) focused, background, ODAM"
