@@ -63,7 +63,9 @@ def spread_queries(network: nn.Module) -> nn.Module:
         for parameter in network.parameters():
             # The library's own starting values leave all queries alike.
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 25
-            parameter.copy_(torch.randn(parameter.shape).to(parameter) * fan_in**-0.5 + (parameter.dim() == 1) * parameter)
+            parameter.copy_(
+                torch.randn(parameter.shape).to(parameter) * fan_in**-0.5 + (parameter.dim() == 1) * parameter
+            )
     return network
 
 

@@ -74,7 +74,7 @@ def check_explainable(model: nn.Module) -> ExplainableDetector:
     Raises:
         ValueError: it lacks part of the protocol.
     """
-    # What isinstance says of a protocol depends on Python: from 3.12 on it sees none of a module's buffers and submodules.
+    # Not isinstance: from Python 3.12 on a protocol's sees none of a module's buffers and submodules.
     if not all(hasattr(model, name) for name in ("num_classes", "layers", "nms", "observe", "layer_groups")):
         raise ValueError(
             f"{type(model).__name__} cannot be explained; set MODEL.META_ARCHITECTURE to ODAMFCOS, ODAMRetinaNet, "

@@ -14,7 +14,9 @@ GRADIENT = torch.tensor([[[2.0, 1.0], [-1.0, 0.5]], [[-1.0, 3.0], [-2.0, -1.0]]]
 def linear_maps(method, activation, gradient, **options):
     """Maps of Y = sum of gradient * A, one detection."""
     features = activation[None].clone().requires_grad_()
-    trace = make_trace(features, {"class_score": (gradient * features).sum().reshape(1)}, torch.zeros(1, 4, device=activation.device))
+    trace = make_trace(
+        features, {"class_score": (gradient * features).sum().reshape(1)}, torch.zeros(1, 4, device=activation.device)
+    )
     return GradientExplainer(method, **options)(trace, "class_score").maps
 
 

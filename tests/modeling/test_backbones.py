@@ -18,7 +18,10 @@ def pvt():
     """The config as it is, but that it always detects something."""
     cfg = load_config(
         PVT,
-        ["MODEL.FCOS.SCORE_THRESH_TEST", 0.0, "MODEL.FCOS.TOPK_CANDIDATES_TEST", 2, "MODEL.FCOS.NMS_THRESH_TEST", 1.0],
+        [
+            *("MODEL.FCOS.SCORE_THRESH_TEST", 0.0, "MODEL.FCOS.TOPK_CANDIDATES_TEST", 2),
+            *("MODEL.FCOS.NMS_THRESH_TEST", 1.0, "MODEL.DEVICE", "cpu"),
+        ],
     )
     torch.manual_seed(0)
     model = build_model(cfg).eval()
