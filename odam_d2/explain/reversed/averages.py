@@ -9,6 +9,7 @@ Shapes: n detections, C channels of the GroupNorm, Ci of the features, G groups,
 (Hl,Wl) level.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -60,11 +61,12 @@ def level_products(weight: Tensor, features: Tensor) -> Tensor:
     kernel, (height, width) = weight.shape[-1], features.shape[-2:]
     reach = kernel // 2
     cells = F.pad(full_precision(features[0]).permute(1, 2, 0), (0, 0, *(reach,) * 4))
-    taps = []
-    for i in range(kernel):
-        for j in range(kernel):
-            taps.append(cells[i : i + height, j : j + width] @ weight[:, :, i, j].t())
-    return torch.stack(taps)
+    products = (cells @ weight.permute(1, 2, 3, 0).flatten(1)).unflatten(2, (kernel**2, -1))
+    # Taken apart at once: backward, every one that is picked by its number would be as large as all.
+    corners = itertools.product(range(kernel), repeat=2)
+    return torch.stack(
+        [own[i : i + height, j : j + width] for (i, j), own in zip(corners, products.unbind(2), strict=True)]
+    )
 
 
 def fold_level(gradient: Tensor, products: Tensor) -> Tensor:
@@ -106,14 +108,7 @@ def basis_of_first(groups: int, normalised: Tensor, inverse_sigma: Tensor, produ
 def _collect(sent: Tensor) -> Tensor:
     """What every cell sent through every tap, (f,r*r,Hl,Wl), summed where it arrives, (f,Hl,Wl)."""
     kernel = round(sent.shape[1] ** 0.5)
-    height, width = sent.shape[-2:]
-    arrived = sent.new_zeros(len(sent), height + kernel - 1, width + kernel - 1)
-    # Taken apart at once: backward, every one that is picked by its number would be as large as all.
-    for tap, own in enumerate(sent.unbind(1)):
-        i, j = divmod(tap, kernel)
-        arrived[:, i : i + height, j : j + width] += own
-    reach = kernel // 2
-    return arrived[:, reach : reach + height, reach : reach + width]
+    return F.fold(sent.flatten(2), sent.shape[-2:], kernel, padding=kernel // 2)[:, 0]
 
 
 def basis_through(

@@ -14,14 +14,16 @@ margin, (Hl,Wl) level.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from odam_d2.explain.reversed.places import Places
+from odam_d2.structures import full_precision
 
 # B is made where patches cover so few cells that it takes at most this part of the arithmetic of a convolution of every
 # patch: gathering from it is not free.
 WORTH = 0.7
-# Patches that are gathered together on a CPU: what they need then stays in its cache.
-CACHED_PATCHES = 16
+# Patches that are gathered together on a CPU, where what they need then stays in its cache, and on a GPU.
+CACHED_PATCHES, GPU_PATCHES = 2, 32
 
 
 class FoldedConvolution:
@@ -56,18 +58,24 @@ class FoldedConvolution:
         grown = side + self.kernel - 1
         # Where B of a cell of the grown patch begins, (n,k+r-1,k+r-1).
         begin = self.position[places.cells(grown)]
-        product = gradient.new_zeros(len(gradient), grown, grown)
-        # Backward, every gathering is as large as what all detections share: with a graph few of them are better.
-        together = max(1, len(gradient)) if torch.is_grad_enabled() else CACHED_PATCHES
-        for start in range(0, len(gradient), together):
-            rows = slice(start, start + together)
-            for i in range(self.kernel):
-                for j in range(self.kernel):
-                    window = rows, slice(i, i + side), slice(j, j + side)
-                    at = begin[window].flatten() + (i * self.kernel + j)
-                    seen = self.basis.index_select(0, at).view(gradient[rows].shape)
-                    product[window] += (gradient[rows] * seen).sum(dim=-1)
-        return product
+        # Of a cell of the gradient, the cells that it reaches through each tap, (n,k,k,r*r).
+        reached = begin.unfold(1, side, 1).unfold(2, side, 1).permute(0, 3, 4, 1, 2).flatten(3)
+        reached = reached + torch.arange(self.kernel**2, device=begin.device)
+        sent = []
+        together = self._together(gradient)
+        for own, at in zip(gradient.split(together), reached.split(together), strict=True):
+            seen = self.basis.index_select(0, at.flatten()).view(-1, self.kernel**2, gradient.shape[-1])
+            sent.append(torch.bmm(seen, own.reshape(-1, gradient.shape[-1], 1)).view(at.shape))
+        by_tap = full_precision(torch.cat(sent)).flatten(1, 2).transpose(1, 2)
+        return F.fold(by_tap, (grown, grown), self.kernel)[:, 0]
+
+    @staticmethod
+    def _together(gradient: Tensor) -> int:
+        """How many patches are gathered at a time."""
+        if torch.is_grad_enabled():
+            # Backward, every gathering is as large as what all detections share: one is best.
+            return max(1, len(gradient))
+        return CACHED_PATCHES if gradient.device.type == "cpu" else GPU_PATCHES
 
 
 def covered_cells(places: Places, side: int) -> Tensor:

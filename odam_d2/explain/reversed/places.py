@@ -7,6 +7,7 @@ Shapes: n detections, C channels, (Hl,Wl) level, k side of a patch, M margin aro
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,8 +35,14 @@ class Places:
     margin: int
 
     def cells(self, side: int) -> Tensor:
-        """Flat positions, in a map with its margin, of the patches around the detections, (n,side,side)."""
-        steps = torch.arange(side, device=self.y.device) + self.margin - side // 2
+        """Flat positions, in a map with its margin, of patches around the detections, (n,side,side), side <= 2M+1."""
+        cut = self.margin - side // 2
+        return self._widest[:, cut : cut + side, cut : cut + side]
+
+    @cached_property
+    def _widest(self) -> Tensor:
+        """The positions of the largest patches: every layer asks for the middle of them, and a GPU is slow to ask."""
+        steps = torch.arange(2 * self.margin + 1, device=self.y.device)
         y, x = self.y[:, None] + steps, self.x[:, None] + steps
         return y[:, :, None] * (self.size[1] + 2 * self.margin) + x[:, None, :]
 

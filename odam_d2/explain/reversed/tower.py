@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from odam_d2.explain.reversed.averages import Averages, basis_of_first, basis_through, level_products
-from odam_d2.explain.reversed.fold import CACHED_PATCHES, FoldedConvolution, covered_cells, is_worth_folding
+from odam_d2.explain.reversed.fold import FoldedConvolution, covered_cells, is_worth_folding
 from odam_d2.explain.reversed.modules import affine_scale, group_statistics, tower_radius
 from odam_d2.explain.reversed.places import Places, Step, padded_rows
 from odam_d2.structures import Size, Subnet, full_precision
+
+# Patches that go through a convolution together on a CPU: what they need then stays in its cache.
+CACHED_PATCHES = 16
 
 
 class ReversedTower:
