@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def peak_mib(function: Callable[[], object], device: str) -> float:
 def run_process(*words: object, device: str) -> str:
     """What a Python program prints in a process of its own, which sees a GPU only where one is measured."""
     environment = own_environment(device)
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=environment)
+    done = run_python(words, environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words[:3]))} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
@@ -144,6 +145,41 @@ def own_environment(device: str) -> dict[str, str]:
     paths = [str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **hidden}
+
+
+def run_python(words: Sequence[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A run of this Python to its end, or to this process's: no signal that ends this one leaves it behind.
+
+    Args:
+        words: of the command line, without Python.
+        environment: of the process.
+    """
+    line = [sys.executable, *map(str, words)]
+    process = None
+    try:
+        # subprocess forgets a child during whose start an exception is raised.
+        with held_back(signal.SIGTERM):
+            process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        output, errors = process.communicate()
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        raise
+    return subprocess.CompletedProcess(line, process.returncode, output, errors)
+
+
+@contextmanager
+def held_back(number: int) -> Iterator[None]:
+    """Heed a signal that comes meanwhile at the end. For the main thread."""
+    came: list[int] = []
+    before = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if came:
+            signal.raise_signal(number)
 
 
 def run_module(name: str, *words: object, device: str) -> dict:

@@ -1,14 +1,12 @@
 """Trainings that tables are made of: begun once, gone on with where they were stopped, and told as mean and spread."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.measure import Options, own_environment
+from benchmarks.measure import Options, own_environment, run_python
 
 
 def base_folder(folder: Path, options: Options) -> Path:
@@ -43,8 +41,7 @@ def train(config: str, changes: Sequence[Any], seed: int, folder: Path, period: 
     opts += ["SOLVER.CHECKPOINT_PERIOD", period, "DATASETS.TEST", ()]
     words = ["train", "--resume", "--config-file", config, *opts]
     print(f"training {folder}", flush=True)
-    command = [sys.executable, "-W", "ignore", "-m", "odam_d2.cli", *map(str, words)]
-    done = subprocess.run(command, env=own_environment(options.device), capture_output=True, text=True)
+    done = run_python(["-W", "ignore", "-m", "odam_d2.cli", *words], own_environment(options.device))
     if done.returncode:
         raise RuntimeError(f"training {folder} ended with {done.returncode}: {done.stderr[-2000:]}")
     return folder

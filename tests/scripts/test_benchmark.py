@@ -182,11 +182,13 @@ def test_students_are_distilled_and_tables_made_of_them(datasets, tmp_path):
     done = run(datasets, tmp_path, "--device", "cpu", "odam_kd_tables")
     assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
     tables = json.loads((tmp_path / "odam_kd_tables.json").read_text())["tables"]
-    assert done.stdout.count("training output/odam_kd/tables/quick/") == 5  # with what they begin with
-    ablations, distillers = tables.values()
+    assert done.stdout.count("training output/odam_kd/tables/quick/") == 6  # with what they begin with
+    ablations, distillers, longer = tables.values()
     assert [row["training"][:3] for row in ablations] == ["(5)", "(6)"]
-    assert [row["training"] for row in distillers] == ["teacher", "student alone", "FGD", "ODAM-KD"]
+    trained = ["teacher", "student alone", "FGD", "ODAM-KD, published weights"]
+    assert [row["training"] for row in distillers] == trained
     assert all(list(row)[1:] == ["AP", "AR", "APs", "APm", "APl"] for row in distillers)
+    assert [row["training"] for row in longer] == ["(6) focused, background, ODAM"]
 
 
 @pytest.mark.slow

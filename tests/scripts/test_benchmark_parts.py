@@ -1,6 +1,8 @@
 """Parts of the benchmarks whose results are known beforehand."""
 
 import json
+import signal
+import subprocess
 from importlib import import_module
 
 import numpy as np
@@ -80,6 +82,29 @@ def test_a_process_that_fails_says_why():
         measure.run_process("-c", "import sys; sys.stderr.write('too bad'); sys.exit(3)", device="cpu")
     hidden = measure.run_process("-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))", device="cpu")
     assert hidden == "\n"
+
+
+def test_a_signal_while_a_process_is_started_ends_it_as_well(monkeypatch):
+    measure, started = import_module("benchmarks.measure"), []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGTERM)
+
+    def stop(*_):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(measure.subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            measure.run_process("-c", "import time; time.sleep(60)", device="cpu")
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_published_weights_are_scaled_together_and_nothing_else_is():
