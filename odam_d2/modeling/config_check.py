@@ -120,7 +120,8 @@ def _check_part(key: str, name: object, known: list[str]) -> None:
 def _check_device(name: object) -> None:
     try:
         torch.empty(0, device=torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    # PyTorch's: unknown or without a driver; in three ways, not built in; no name at all.
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
         message = f"MODEL.DEVICE is {name!r}, and PyTorch has no such device on this machine; set it to cpu"
         raise ValueError(message) from error
 

@@ -53,6 +53,12 @@ def test_a_machine_without_cuda_says_so(monkeypatch):
         check_config(small_cfg("fcos", ["MODEL.DEVICE", "cuda"]))
 
 
+@pytest.mark.parametrize("name", ["tpu", "hpu", "mtia", "fpga", "cuda:x"])
+def test_devices_that_do_not_exist_are_said_in_one_way(name):
+    with pytest.raises(ValueError, match=f"MODEL.DEVICE is '{name}', and {NO_DEVICE}"):
+        check_config(small_cfg("fcos", ["MODEL.DEVICE", name]))
+
+
 @pytest.mark.parametrize("kind", ["fcos", "retinanet", "faster_rcnn"])
 def test_sound_configs_pass(kind):
     cfg = small_cfg(kind)

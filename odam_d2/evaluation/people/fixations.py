@@ -213,7 +213,8 @@ def _number(text: str | None, name: str, where: str) -> float:
 def _read_mat(path: Path) -> dict[str, Fixations]:
     try:
         content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (MatReadError, ValueError, TypeError, NotImplementedError) as error:
+    # SciPy's, of files that were cut off: the first four; of other formats, and of MATLAB's newest.
+    except (MatReadError, OSError, IndexError, TypeError, ValueError, NotImplementedError) as error:
         raise _foreign(path, " ".join(str(error).split())) from error
     if "fixations" not in content:
         raise _foreign(path, "it has no 'fixations'")

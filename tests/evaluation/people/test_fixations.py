@@ -78,6 +78,11 @@ def test_files_that_are_none_are_refused(tmp_path):
         read_fixations(tmp_path / "absent.csv")
     with pytest.raises(ValueError, match="cannot be read as OSIE's fixations"):
         read_fixations(write(tmp_path / "f.mat", "not MATLAB's"))
+    whole = write_mat(tmp_path / "whole.mat", {"1.jpg": [([1.0, 2.0], [3.0, 4.0], [5, 6])] * 2}).read_bytes()
+    for length in (5, 100, 126, 128, 130, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.mat").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="cut.mat cannot be read as OSIE's fixations"):
+            read_fixations(tmp_path / "cut.mat")
     savemat(tmp_path / "other.mat", {"something": 1})
     with pytest.raises(ValueError, match="cannot be read as OSIE's fixations.*'fixations'"):
         read_fixations(tmp_path / "other.mat")
