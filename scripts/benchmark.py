@@ -134,6 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Whoever stops the benchmark stops the training that it waits for: run_python ends a child on its way out.
+    # Whoever stops the benchmark stops the training that it waits for: run_process ends a child on its way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

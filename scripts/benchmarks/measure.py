@@ -132,41 +132,44 @@ def peak_mib(function: Callable[[], object], device: str) -> float:
     return max(accumulate(used), default=0) / 2**20
 
 
-def run_process(*words: object, device: str) -> str:
-    """What a Python program prints in a process of its own, which sees a GPU only where one is measured."""
-    environment = own_environment(device)
-    done = run_python(words, environment)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, words[:3]))} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
-
-
-def own_environment(device: str) -> dict[str, str]:
-    paths = [str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **hidden}
-
-
-def run_python(words: Sequence[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A run of this Python to its end, or to this process's: no signal that ends this one leaves it behind.
+def run_process(*words: object, device: str, name: str | None = None) -> str:
+    """What a Python program prints, run in a process that no signal which ends this one leaves behind.
 
     Args:
         words: of the command line, without Python.
-        environment: of the process.
+        device: that is measured; only then the program sees a GPU.
+        name: of the process where it fails; by default the first words.
+
+    Raises:
+        RuntimeError: it failed; says why.
     """
-    line = [sys.executable, *map(str, words)]
-    process = None
+    process, environment = None, own_environment(device)
     try:
         # subprocess forgets a child during whose start an exception is raised.
         with held_back(signal.SIGTERM):
-            process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            process = subprocess.Popen(
+                [sys.executable, *map(str, words)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
         output, errors = process.communicate()
     except BaseException:
         if process is not None:
             process.kill()
             process.wait()
         raise
-    return subprocess.CompletedProcess(line, process.returncode, output, errors)
+    if process.returncode:
+        name = name or " ".join(map(str, words[:3]))
+        raise RuntimeError(f"{name} ended with {process.returncode}: {errors[-2000:]}")
+    return output
+
+
+def own_environment(device: str) -> dict[str, str]:
+    paths = [str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **hidden}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.measure import Options, own_environment, run_python
+from benchmarks.measure import Options, run_process
 
 
 def base_folder(folder: Path, options: Options) -> Path:
@@ -41,9 +41,7 @@ def train(config: str, changes: Sequence[Any], seed: int, folder: Path, period: 
     opts += ["SOLVER.CHECKPOINT_PERIOD", period, "DATASETS.TEST", ()]
     words = ["train", "--resume", "--config-file", config, *opts]
     print(f"training {folder}", flush=True)
-    done = run_python(["-W", "ignore", "-m", "odam_d2.cli", *words], own_environment(options.device))
-    if done.returncode:
-        raise RuntimeError(f"training {folder} ended with {done.returncode}: {done.stderr[-2000:]}")
+    run_process("-W", "ignore", "-m", "odam_d2.cli", *words, device=options.device, name=f"training {folder}")
     return folder
 
 

@@ -23,7 +23,7 @@ from odam_d2.structures import full_precision
 # patch: gathering from it is not free.
 WORTH = 0.7
 # Patches that are gathered together on a CPU, where what they need then stays in its cache, and on a GPU.
-CACHED_PATCHES, GPU_PATCHES = 2, 32
+CPU_PATCHES, GPU_PATCHES = 2, 32
 
 
 class FoldedConvolution:
@@ -75,7 +75,7 @@ class FoldedConvolution:
         if torch.is_grad_enabled():
             # Backward, every gathering is as large as what all detections share: one is best.
             return max(1, len(gradient))
-        return CACHED_PATCHES if gradient.device.type == "cpu" else GPU_PATCHES
+        return CPU_PATCHES if gradient.device.type == "cpu" else GPU_PATCHES
 
 
 def covered_cells(places: Places, side: int) -> Tensor:
